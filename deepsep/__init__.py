@@ -1,0 +1,3 @@
+"""Generative, unsupervised music source separation."""
+
+__version__ = "0.1.0"
