@@ -1,0 +1,130 @@
+"""A small Hub on the loopback: enough of its protocol for the real client, with faults on demand.
+
+It serves `HEAD` and `GET /{org}/{name}/resolve/{revision}/{file}` and logs every request. It speaks
+HTTP/1.0, so a connection never outlives its request and a closed server is really gone.
+"""
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    range: str | None
+
+
+@dataclass
+class Fault:
+    """What goes wrong with one file."""
+
+    cut_at: int | None = None  # drop the connection once this many bytes of the file were sent ...
+    cuts: int = 1  # ... this many times
+    body: bytes | None = None  # sent in place of the file
+    length: int | None = None  # declared in place of the real length
+    status: int | None = None
+
+
+@dataclass
+class Repo:
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
+        text = repr((sorted(files.items()), len(self.commits))).encode()
+        commit = hashlib.sha1(text).hexdigest()
+        self.commits[commit] = dict(files)
+        self.refs[branch] = commit
+        return commit
+
+
+class HubServer:
+    """Use as a context manager; `repos`, and their faults, may change while it runs."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, Repo] = {}
+        self.log: list[Request] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                hub.answer(self)
+
+            def do_GET(self) -> None:
+                hub.answer(self)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self) -> "HubServer":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.thread.is_alive():
+            self.server.shutdown()
+            self.thread.join()
+            self.server.server_close()
+
+    def requests(self, method: str | None = None) -> list[Request]:
+        return [request for request in self.log if method in (None, request.method)]
+
+    def answer(self, http: BaseHTTPRequestHandler) -> None:
+        self.log.append(Request(http.command, http.path, http.headers.get("Range")))
+        org, name, verb, revision, file = ([*http.path.lstrip("/").split("/", 4), *[""] * 5])[:5]
+        repo = self.repos.get(f"{org}/{name}")
+        if repo is None or verb != "resolve":
+            return self.refuse(http, 404, "RepoNotFound")
+        commit = repo.refs.get(revision, revision)
+        files = repo.commits.get(commit)
+        if files is None:
+            return self.refuse(http, 404, "RevisionNotFound")
+        if file not in files:
+            return self.refuse(http, 404, "EntryNotFound", commit)
+        fault = repo.faults.get(file, Fault())
+        if fault.status is not None:
+            return self.refuse(http, fault.status, None)
+
+        body = files[file] if fault.body is None else fault.body
+        start = (
+            int(http.headers["Range"].removeprefix("bytes=").split("-")[0]) if "Range" in http.headers else 0
+        )
+        http.send_response(206 if start else 200)
+        http.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+        http.send_header("X-Repo-Commit", commit)
+        http.send_header("Content-Length", str(len(body) - start if fault.length is None else fault.length))
+        if start:
+            http.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        http.end_headers()
+        if http.command == "GET":
+            if fault.cut_at is not None and fault.cuts > 0:
+                fault.cuts -= 1
+                body = body[: fault.cut_at]
+            http.wfile.write(body[start:])
+
+    @staticmethod
+    def refuse(
+        http: BaseHTTPRequestHandler, status: int, code: str | None, commit: str | None = None
+    ) -> None:
+        http.send_response(status)
+        if code is not None:
+            http.send_header("X-Error-Code", code)
+        if commit is not None:
+            http.send_header("X-Repo-Commit", commit)
+        http.send_header("Content-Length", "0")
+        http.end_headers()
