@@ -157,13 +157,13 @@ def cached() -> list[Cached]:
 
 def remove(repo: str) -> int:
     """Delete `org/name` (every commit) or `org/name@commit` from the local cache; give the bytes freed."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
 
     name, _, commit = repo.strip().partition("@")
     commits = [found.commit for found in cached() if found.repo == name and found.commit.startswith(commit)]
     if not commits:
         raise DeepsepError(f"no priors {_quote(repo.strip())} in the local cache.")
-    strategy = scan_cache_dir().delete_revisions(*commits)
+    strategy = scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(*commits)
     strategy.execute()
     return strategy.expected_freed_size
 
@@ -338,7 +338,9 @@ class _Download:
         from huggingface_hub import constants, hf_hub_download
 
         watch: dict[str, Any] = {}
-        if "tqdm_class" in inspect.signature(hf_hub_download).parameters:  # huggingface_hub 1.x and later
+        if (
+            "tqdm_class" in inspect.signature(hf_hub_download).parameters
+        ):  # recent clients; older ones tell the end only
             watch["tqdm_class"] = _watcher(self.repo, name, limit, self.on_progress)
         timeout = ETAG_TIMEOUT_SECONDS
         if constants.HF_HUB_ETAG_TIMEOUT != constants.DEFAULT_ETAG_TIMEOUT:
@@ -354,6 +356,8 @@ class _Download:
             raise _explain(error, self.repo, revision, name) from error
         if path != fallback:
             self.count += 1
+            if not watch and self.on_progress is not None:
+                self.on_progress(name, path.stat().st_size, path.stat().st_size)
         return path
 
     def _ask(self, name: str, revision: str, limit: int, timeout: float) -> None:
@@ -398,10 +402,10 @@ def _watcher(repo: str, name: str, limit: int, on_progress: OnProgress | None) -
 
 
 def _scan() -> Iterator[Cached]:
-    from huggingface_hub import CacheNotFound, scan_cache_dir
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
     try:
-        found = scan_cache_dir()
+        found = scan_cache_dir(constants.HF_HUB_CACHE)
     except CacheNotFound:
         return
     for repo in sorted(found.repos, key=lambda repo: repo.repo_id):
@@ -416,13 +420,16 @@ def _scan() -> Iterator[Cached]:
 # --- what goes wrong ----------------------------------------------------------------------------------------
 
 
-def _failures() -> tuple[type[BaseException], ...]:
-    """What the client raises: OSError, the base error of its HTTP library (requests, httpx or httpx2),
-    and ValueError for a declared length above its own limit.
-    """
+def _network_failures() -> tuple[type[BaseException], ...]:
+    """The errors of the client's HTTP library, be it requests, httpx or httpx2: the bases of its own one."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (OSError, ValueError, *HfHubHTTPError.__bases__)
+    return tuple(base for base in HfHubHTTPError.__mro__[1:] if base.__module__ != "builtins")
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """All that the client raises; ValueError is for a declared length above its own limit."""
+    return (OSError, ValueError, *_network_failures())
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -460,7 +467,7 @@ def _explain(error: BaseException, repo: str, revision: str, name: str | None) -
         return DeepsepError(f"{constants.ENDPOINT} answered {status} for {where}; try again later.")
     if name is None:
         return DeepsepError(f"could not push to {where}: {_line(error)}")
-    if isinstance(error, errors.LocalEntryNotFoundError) or not isinstance(error, (OSError, ValueError)):
+    if isinstance(error, (errors.LocalEntryNotFoundError, *_network_failures())):
         return DeepsepError(
             f"cannot download {name} of {where} from {constants.ENDPOINT}, and it is not in the local cache "
             f"({_line(error.__cause__ or error)}); check the network and try again."

@@ -1,4 +1,5 @@
 import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -18,6 +19,12 @@ VOCALS = b"vocals " * 20_000
 DRUMS = b"drums " * 9_000
 ENCODER = b"encoder " * 3_000
 PICKLE = b"\x80\x04never fetched"
+
+
+needs_recent_client = pytest.mark.skipif(
+    "tqdm_class" not in inspect.signature(file_download.hf_hub_download).parameters,
+    reason="older huggingface_hub: cannot be watched while it downloads, and does not resume",
+)
 
 
 def config(**files: bytes) -> dict:
@@ -51,6 +58,9 @@ def server(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(
+            file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False
+        )  # before 1.0
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
@@ -142,6 +152,7 @@ def test_a_repository_is_fetched_at_one_commit_and_only_what_config_lists(server
     hub.verify(found.folder, hub.read_config(found.folder))
 
 
+@needs_recent_client
 def test_each_file_costs_one_head_and_one_get(server):
     hub.resolve(NAME)
     for name in ("vocals.safetensors", "drums.safetensors", "encoder.safetensors", "README.md"):
@@ -261,6 +272,7 @@ def test_a_cached_file_cut_short_is_noticed(server):
     assert "drums.safetensors is damaged: it has 10 bytes" in fails(NAME, offline=True)
 
 
+@needs_recent_client
 def test_a_connection_cut_halfway_is_resumed(server, no_waiting):
     server.repos[NAME].faults["vocals.safetensors"] = Fault(cut_at=len(VOCALS) // 2)
     found = hub.resolve(NAME)
@@ -387,7 +399,8 @@ def test_a_declared_length_above_the_one_in_config_is_not_downloaded(server, nam
 @pytest.mark.filterwarnings("ignore:Not enough free disk space")
 def test_a_length_above_the_limit_of_the_client_is_one_line_too(server):
     server.repos[NAME].faults["vocals.safetensors"] = Fault(length=1 << 40)
-    assert "too large" in fails(NAME)
+    message = fails(NAME)
+    assert "too large" in message or "not downloaded" in message
     assert not any("vocals" in request.path for request in server.requests("GET"))
 
 
