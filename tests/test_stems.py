@@ -1,0 +1,231 @@
+"""Stems are written all or none, at one common gain, and where the plan says."""
+
+import os
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from deepsep import audio, stems
+from deepsep.errors import DeepsepError
+from deepsep.stems import StemWriter, check_format, plan_paths
+
+RATE = 44100
+NAMES = ["vocals", "drums", "bass", "other"]
+
+
+def music(frames=30011, channels=2, peak=0.4, seed=0):
+    noise = np.random.default_rng(seed).standard_normal((4, channels, frames))
+    soft = np.apply_along_axis(lambda x: np.convolve(x, np.hanning(15), "same"), 2, noise)
+    soft[3] = 0  # one stem is silent
+    return (peak * soft / np.abs(soft).max()).astype(np.float32)
+
+
+def write(folder, samples, blocks=7, ext="wav", rate=RATE, **settings):
+    paths = {name: folder / f"{name}.{ext}" for name in NAMES}
+    with StemWriter(paths, rate, samples.shape[1], **settings) as writer:
+        for block in np.array_split(samples, blocks, axis=2):
+            writer.write(block)
+    return paths, writer
+
+
+def read(paths):
+    return np.stack([audio.read(path)[0] for path in paths.values()])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_float_wav_keeps_every_bit_even_above_full_scale(tmp_path, channels):
+    samples = music(channels=channels, peak=1.7)
+    paths, writer = write(tmp_path / "new" / "folder", samples)
+    np.testing.assert_array_equal(read(paths), samples)
+    assert writer.gain_db == 0.0
+    assert sorted(os.listdir(tmp_path / "new" / "folder")) == sorted(f"{name}.wav" for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("format", "depth", "step"), [("wav", "24", 23), ("wav", "16", 15), ("flac", "24", 23)]
+)
+@pytest.mark.parametrize("peak", [0.9, 1.6])
+def test_integer_formats_share_one_gain_and_sum_to_the_mix(tmp_path, format, depth, step, peak):
+    samples = music(peak=peak)
+    paths, writer = write(tmp_path, samples, ext=format, format=format, bit_depth=depth)
+    gain = min(1.0, 1 / peak)
+    assert writer.gain_db == pytest.approx(20 * np.log10(gain), abs=1e-4)
+    found = read(paths)
+    np.testing.assert_allclose(found, gain * samples, atol=1.01 * 2.0**-step)
+    np.testing.assert_allclose(found.sum(0), gain * samples.sum(0), atol=4.04 * 2.0**-step)
+    assert not found[3].any()
+
+
+def test_flac_is_as_deep_as_it_goes_unless_asked(tmp_path):
+    paths, _ = write(tmp_path / "a", music(), ext="flac", format="flac")
+    assert sf.info(paths["vocals"]).subtype == "PCM_24"
+    paths, _ = write(tmp_path / "b", music(), ext="flac", format="flac", bit_depth="16")
+    assert sf.info(paths["vocals"]).subtype == "PCM_16"
+
+
+@pytest.mark.parametrize("format", ["mp3", "ogg"])
+@pytest.mark.parametrize("peak", [0.5, 2.0])
+def test_lossy_formats_keep_length_levels_and_leave_headroom(tmp_path, format, peak):
+    samples = music(3 * RATE, peak=peak)
+    paths, writer = write(tmp_path, samples, blocks=1, ext=format, format=format)
+    found = read(paths)
+    assert found.shape == samples.shape
+    gain = 10 ** (writer.gain_db / 20)
+    assert gain == pytest.approx(min(1.0, stems.LOSSY_PEAK / peak), rel=1e-4)
+    for stem, expected in zip(found[:3], gain * samples[:3], strict=True):
+        assert np.square(stem - expected).mean() < 0.1 * np.square(expected).mean()
+    assert np.abs(found[3]).max() < 1e-3
+
+
+def test_mp3_bitrate(tmp_path):
+    samples = music(4 * RATE)
+    for bitrate in (128, 192, 320):
+        paths, _ = write(tmp_path, samples, ext="mp3", format="mp3", bitrate=bitrate)
+        assert paths["vocals"].stat().st_size * 8 / 4000 == pytest.approx(bitrate, rel=0.03)
+
+
+@pytest.mark.parametrize("format", ["wav", "flac"])
+def test_an_error_leaves_nothing_behind(tmp_path, format):
+    (tmp_path / "kept.txt").write_text("mine")
+    paths = {name: tmp_path / "new" / "deep" / f"{name}.{format}" for name in NAMES}
+    with pytest.raises(KeyboardInterrupt), StemWriter(paths, RATE, 2, format=format) as writer:
+        writer.write(music())
+        assert not any(path.exists() for path in paths.values())
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["kept.txt"]
+
+
+def test_older_stems_stay_until_all_new_ones_are_done(tmp_path):
+    old, _ = write(tmp_path, music(seed=1))
+    before = read(old)
+    with pytest.raises(DeepsepError, match="stem bass came out NaN"), StemWriter(old, RATE, 2) as writer:
+        broken = music()
+        broken[2, 0, 17] = np.nan
+        writer.write(music())
+        writer.write(broken)
+    np.testing.assert_array_equal(read(old), before)
+    assert len(os.listdir(tmp_path)) == 4
+    write(tmp_path, music(seed=2))
+    np.testing.assert_array_equal(read(old), music(seed=2))
+
+
+def test_first_rename_waits_for_the_last_conversion(tmp_path, monkeypatch):
+    renamed = []
+    monkeypatch.setattr(stems.os, "replace", lambda source, target: renamed.append(sf.info(source).frames))
+    with StemWriter({n: tmp_path / n for n in NAMES}, RATE, 2, format="flac") as writer:
+        writer.write(music())
+        assert renamed == []
+    assert renamed == [30011] * 4
+
+
+def test_wrong_shape_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="shape"), StemWriter({"a": tmp_path / "a.wav"}, RATE, 2) as writer:
+        writer.write(music())
+    assert os.listdir(tmp_path) == []
+
+
+def test_wav_past_4_gib_is_rf64_or_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(stems, "_WAV_BYTES", 30000 * 8)  # as if 30000 stereo float frames were 4 GiB
+    paths, _ = write(tmp_path / "a", music(30001), frames=30001)
+    assert sf.info(paths["vocals"]).format == "RF64"
+    np.testing.assert_array_equal(read(paths), music(30001))
+    paths, _ = write(tmp_path / "b", music(30000), frames=30000)
+    assert sf.info(paths["vocals"]).format == "WAV"
+    with pytest.raises(DeepsepError, match="4 GiB"):
+        write(tmp_path / "c", music(30001))
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("format", "rate", "channels", "found"),
+    [
+        ("mp3", 44100, 6, "not 6"),
+        ("mp3", 96000, 2, "96000"),
+        ("ogg", 384000, 2, "384000"),
+        ("flac", 700000, 2, "700000"),
+        ("wav", 44100, 9, "not 9"),
+        ("m4a", 44100, 2, "m4a"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_before_any_file(tmp_path, format, rate, channels, found):
+    with pytest.raises(DeepsepError, match=found):
+        StemWriter({"a": tmp_path / "new" / "a"}, rate, channels, format=format)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("format", stems.FORMATS)
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (48000, 2), (96000, 2), (44100, 8), (192000, 1)])
+def test_what_check_format_lets_through_can_be_written(tmp_path, format, rate, channels):
+    try:
+        check_format(format, rate, channels)
+    except DeepsepError:
+        assert format == "mp3" and (channels > 2 or rate > 48000)
+        return
+    paths, _ = write(tmp_path, music(9000, channels), ext=format, rate=rate, format=format)
+    assert read(paths).shape == (4, channels, 9000)
+
+
+@pytest.fixture
+def track(tmp_path):
+    folder = tmp_path / "album"
+    folder.mkdir()
+    sf.write(folder / "a.b.wav", music()[0].T, RATE)
+    return folder / "a.b.wav"
+
+
+def plan(track, out, pattern="{track}/{stem}.{ext}", names=NAMES, overwrite=False):
+    return plan_paths(track, out, pattern, names, "wav", overwrite=overwrite, priors="tiny")
+
+
+def test_plan_fills_the_pattern_in_order_and_creates_nothing(track, tmp_path):
+    paths = plan(track, tmp_path / "out", "{priors}/{parent}/{track}/{stem}.{ext}")
+    assert list(paths) == NAMES
+    assert paths["bass"] == tmp_path / "out" / "tiny" / "album" / "a.b" / "bass.wav"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("{track}/{name}.{ext}", r"\{name\}.*\{track\}, \{stem\}"),
+        ("{track.parent}/{stem}.wav", r"\{track.parent\}"),
+        ("{stem!r}.wav", r"\{stem\}"),
+        ("{track/{stem}.wav", "cannot be read|uses"),
+        ("{}.wav", r"\{\}"),
+        ("{track}.{ext}", "vocals and drums"),
+        ("{stem}/", "names no file"),
+    ],
+)
+def test_bad_patterns(track, tmp_path, pattern, found):
+    with pytest.raises(DeepsepError, match=found):
+        plan(track, tmp_path, pattern)
+
+
+def test_existing_output_needs_overwrite(track, tmp_path):
+    plan(track, tmp_path, "{stem}.wav")["bass"].write_bytes(b"old")
+    with pytest.raises(DeepsepError, match=r"bass\.wav: exists; use --overwrite to replace it"):
+        plan(track, tmp_path, "{stem}.wav")
+    assert plan(track, tmp_path, "{stem}.wav", overwrite=True)["bass"] == tmp_path / "bass.wav"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_input_is_never_overwritten(track, overwrite):
+    with pytest.raises(DeepsepError, match="is the input itself"):
+        plan(track, track.parent / ".." / "album", "{track}.{ext}", names=["vocals"], overwrite=overwrite)
+
+
+def test_folder_that_cannot_be_made(track, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DeepsepError, match="is a file"):
+        plan(track, tmp_path / "file" / "deeper")
+    (tmp_path / "taken" / "a.b" / "drums.wav").mkdir(parents=True)
+    with pytest.raises(DeepsepError, match="is a folder"):
+        plan(track, tmp_path / "taken", overwrite=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission(track, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(DeepsepError, match="cannot be written"):
+        plan(track, tmp_path / "locked" / "deeper")
