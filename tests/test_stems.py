@@ -119,6 +119,24 @@ def test_first_rename_waits_for_the_last_conversion(tmp_path, monkeypatch):
     assert renamed == [30011] * 4
 
 
+def test_a_refused_rename_is_named_and_leaves_no_temporaries(tmp_path):
+    path = tmp_path / "a.wav"
+    with (
+        pytest.raises(DeepsepError, match=r"a\.wav: cannot be written"),
+        StemWriter({"a": path}, RATE, 2) as out,
+    ):
+        out.write(music()[:1])
+        path.mkdir()  # somebody else takes the name meanwhile
+    assert os.listdir(tmp_path) == ["a.wav"]
+
+
+def test_a_folder_that_is_lost_before_the_start_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DeepsepError, match="cannot be created"):
+        StemWriter({"a": tmp_path / "new" / "a.wav", "b": tmp_path / "file" / "b.wav"}, RATE, 2)
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_wrong_shape_is_refused(tmp_path):
     with pytest.raises(ValueError, match="shape"), StemWriter({"a": tmp_path / "a.wav"}, RATE, 2) as writer:
         writer.write(music())
