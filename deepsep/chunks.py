@@ -1,0 +1,89 @@
+"""A stream of frames cut into windows with context, and estimates on those windows joined again.
+
+Shape suffixes: c audio channel, f bin, k stem, d band, n frame.
+
+Window i is trusted on frames [i core, (i + 1) core) and sees `context` frames more on either side; beyond the signal
+lies silence. Estimates fade into one another over `fade` frames about each border, with weights that sum to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Window", "batched", "join", "windows"]
+
+
+class Window(NamedTuple):
+    """A stretch of frames: (c, f, context + core + context), its first frame, and how many of the core are real."""
+
+    spectra: Tensor
+    first: int
+    frames: int
+
+
+def windows(spectra_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[Window]:
+    """Cuts consecutive frames into windows; the last is filled up with silence."""
+    held: Tensor | None = None
+    first = -context
+    for piece in spectra_cfn:
+        if held is None:
+            held = piece.new_zeros(*piece.shape[:-1], context)
+        held = torch.cat([held, piece], -1)
+        while held.shape[-1] >= core + 2 * context:
+            yield Window(held[..., : core + 2 * context].clone(), first, core)
+            held = held[..., core:]
+            first += core
+    if held is None:
+        return
+    while held.shape[-1] > context:
+        left = held.shape[-1] - context
+        padded = torch.nn.functional.pad(held, (0, max(0, core + context - left)))
+        yield Window(padded[..., : core + 2 * context].clone(), first, min(core, left))
+        held = held[..., core:]
+        first += core
+
+
+def batched(items: Iterable[Window], size: int) -> Iterator[list[Window]]:
+    """Lists of up to `size` windows."""
+    batch: list[Window] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def join(
+    estimates: Iterable[tuple[Window, Tensor]], core: int, context: int, fade: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Windows with their estimates (k, d, n) -> consecutive (spectra (c, f, n), estimate (k, d, n)), each frame once.
+
+    fade is even and at most twice the context and at most the core; 0 switches at the border.
+    """
+    half = fade // 2
+    if half > context or fade > core:
+        raise ValueError(f"fade {fade} must be within core {core} and twice the context {context}")
+    rise = (torch.arange(fade) + 0.5) / max(fade, 1)
+    tail: Tensor | None = None  # the last estimate about the border that comes next
+    held: tuple[Tensor, Tensor] | None = None  # frames before that border: theirs only if no window follows
+    for window, estimate in estimates:
+        # index 0 lies half a fade before the window's first border, index `core` as much before its second
+        frames = window.spectra[..., context - half : context + window.frames]
+        body = estimate[..., context - half : context + core + half]
+        start = half
+        if tail is not None:
+            mixed = tail * (1 - rise).to(body) + body[..., :fade] * rise.to(body)
+            body, start = torch.cat([mixed, body[..., fade:]], -1), 0
+        tail = body[..., core:]
+        end = max(start, window.frames)
+        if end > start:
+            yield frames[..., start:end], body[..., start:end]
+        held = frames[..., end:], body[..., end : frames.shape[-1]]
+    if held is not None and held[0].shape[-1]:
+        yield held

@@ -1,0 +1,145 @@
+"""Every setting and its default, once. Frozen, keyword-only, checked when built; no torch here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+from .errors import DeepsepError
+
+__all__ = [
+    "EncoderConfig",
+    "FlowConfig",
+    "SgldConfig",
+    "SpectrumConfig",
+    "TrainConfig",
+    "from_dict",
+    "to_dict",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectrumConfig:
+    """The STFT, its bands, and the affine map from log band power to the unit x that the flows model."""
+
+    rate: int = 44100
+    n_fft: int = 4096  # Hann window; the hop is a quarter of it
+    single_bins: int = 64  # bands of one bin up to here, then of width bin / single_bins
+    floor_db: float = -72.0  # added to every band power, relative to a mixture of RMS 1
+    shift: float = -8.0  # x = (ln(power + floor) - shift) / scale
+    scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.n_fft % 4 or self.n_fft < 64:
+            raise DeepsepError(f"n_fft must be a multiple of 4 and at least 64, got {self.n_fft}")
+        if self.scale <= 0 or self.single_bins < 1 or self.rate < 1:
+            raise DeepsepError("scale, single_bins and rate of a spectrum must be positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowConfig:
+    """A noise-conditional flow prior on (d, n): d channels (bands), n frames."""
+
+    channels: int = 293
+    steps: int = 8  # flow steps: ActNorm, invertible 1x1 convolution, affine coupling
+    hidden: int = 96  # width of each coupling's WaveNet
+    layers: int = 3  # dilated layers of each WaveNet, dilation 2**i
+    kernel: int = 3
+    log_scale_bound: float = 2.0  # |log s| of a coupling stays below
+    sigma_min: float = 0.1
+    sigma_max: float = 2.0
+
+    def __post_init__(self) -> None:
+        if min(self.channels - 1, self.steps, self.hidden, self.layers, self.kernel) < 1:
+            raise DeepsepError("a flow needs 2 or more channels and 1 or more steps, layers and hidden units")
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise DeepsepError(
+                f"noise levels must be 0 < min < max, got {self.sigma_min:g} and {self.sigma_max:g}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """The amortized posterior q(x_1..x_K | m): a U-Net over bands and frames."""
+
+    bands: int = 293
+    widths: tuple[int, ...] = (32, 64, 128)  # channels of each level; each halves bands and frames
+    bottleneck: int = 32  # hidden units of the dense layers along the bands
+    context: int = 64  # frames on either side that an estimate is given
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        if not self.widths or min(self.widths) < 1:
+            raise DeepsepError("an encoder needs one or more levels of one or more channels")
+        if self.context % 2 ** len(self.widths):
+            raise DeepsepError(f"context must be a multiple of {2 ** len(self.widths)} frames")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SgldConfig:
+    """Annealed stochastic gradient Langevin dynamics (thesis Algorithm 2, corrected)."""
+
+    levels: int = 8  # noise levels, geometric from sigma_max to sigma_min
+    steps: int = 4  # Langevin steps a level
+    sigma_max: float = 1.0
+    sigma_min: float = 0.3
+    step_size: float = 0.3  # delta: eta = delta * sigma^2
+    temperature: float = 0.0  # scales the noise: 1 samples the posterior, 0 climbs to a mode
+    likelihood: float = 1.0  # beta: tempers the mixture's log-likelihood
+    chains: int = 1  # independent chains, averaged
+    average: int = 8  # late iterates whose Wiener estimates are averaged
+
+    def __post_init__(self) -> None:
+        if min(self.levels, self.steps, self.chains, self.average) < 1:
+            raise DeepsepError("levels, steps, chains and average of SGLD must be at least 1")
+        if not 0 < self.sigma_min <= self.sigma_max:
+            raise DeepsepError(
+                f"noise levels must be 0 < min <= max, got {self.sigma_min:g} and {self.sigma_max:g}"
+            )
+        if not 0 < self.step_size < 2:
+            raise DeepsepError(f"the step size must lie between 0 and 2, got {self.step_size:g}")
+        if self.temperature < 0 or self.likelihood < 0:
+            raise DeepsepError("temperature and likelihood weight must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training run; it ends at `steps` or after `minutes`, whichever comes first."""
+
+    steps: int = 20000
+    minutes: float = float("inf")
+    batch: int = 16
+    frames: int = 128
+    lr: float = 1e-3
+    warmup: int = 200
+    ema: float = 0.999
+    clip_norm: float = 5.0
+    save_minutes: float = 5.0
+    seed: int = 0
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.frames) < 1 or self.minutes <= 0 or self.lr <= 0:
+            raise DeepsepError("steps, minutes, batch, frames and learning rate must be positive")
+        if not 0 <= self.ema < 1:
+            raise DeepsepError(f"ema must lie in [0, 1), got {self.ema:g}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+
+
+def from_dict(kind: type[T], raw: dict[str, Any]) -> T:
+    """A configuration from plain values; raises DeepsepError for keys it does not know."""
+    if not isinstance(raw, dict):
+        raise DeepsepError(f"{kind.__name__} must be a table of settings, found {type(raw).__name__}")
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(raw.keys() - names):
+        raise DeepsepError(f"unknown {kind.__name__} settings: {', '.join(unknown)}")
+    try:
+        return kind(**raw)
+    except (TypeError, ValueError) as error:
+        raise DeepsepError(f"{kind.__name__} cannot be built: {error}") from error

@@ -1,0 +1,63 @@
+"""How sources make a mixture: they ADD UP. No other module repeats this rule.
+
+Shape suffixes: b batch, k stem, d band, n frame.
+
+Spectral domain: S_k(f, n) ~ N_C(0, v_k(f, n)) independently, so that M = sum_k S_k ~ N_C(0, sum_k v_k), and
+E[S_k | M, v] = (v_k / V) M, the Wiener estimate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .spectrum import Spectrum
+
+__all__ = ["BandLikelihood", "Likelihood", "mix", "wiener_gains"]
+
+
+def mix(stems_bk: Tensor) -> Tensor:
+    """The mixture of stems (b, k, ...): their sum over k, never their mean."""
+    return stems_bk.sum(1)
+
+
+def wiener_gains(x_bkdn: Tensor, spectrum: Spectrum) -> Tensor:
+    """v_k / V for log-variances x (b, k, d, n); they sum to 1 over k, so the estimates sum to the mixture."""
+    return torch.softmax(spectrum.config.scale * x_bkdn, 1)
+
+
+class Likelihood(Protocol):
+    """log p(m | x) of some domain."""
+
+    def log_prob(self, x_bkdn: Tensor) -> Tensor:
+        """In nats, up to a constant: (b, k, d, n) -> (b,)."""
+
+    def precision(self, x_bkdn: Tensor) -> Tensor:
+        """The diagonal of its Fisher information about x, same shape as x."""
+
+
+@dataclass(frozen=True, slots=True)
+class BandLikelihood:
+    """log p(M | x) = -sum_dn w_d (ln V + P / V), V = sum_k exp(scale x_k + shift).
+
+    power_bdn: mean of |M|^2 over a band's bins (and channels), the floor added. weight_d: how many independent
+    coefficients that mean stands for; 0 where the sample rate has no such band.
+    """
+
+    power_bdn: Tensor
+    weight_d: Tensor
+    spectrum: Spectrum
+
+    def log_prob(self, x_bkdn: Tensor) -> Tensor:
+        """See `Likelihood`."""
+        log_V = torch.logsumexp(self.spectrum.config.scale * x_bkdn + self.spectrum.config.shift, 1)
+        fit = log_V + self.power_bdn * (-log_V).exp()
+        return -(self.weight_d[:, None] * fit).flatten(1).sum(1)
+
+    def precision(self, x_bkdn: Tensor) -> Tensor:
+        """w_d (scale v_k / V)^2."""
+        gains = wiener_gains(x_bkdn, self.spectrum)
+        return self.weight_d[:, None] * (self.spectrum.config.scale * gains).square()

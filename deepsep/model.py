@@ -1,0 +1,176 @@
+"""A priors folder: config.json, one <source>.safetensors for each instrument, perhaps encoder.safetensors.
+
+The one loader for bundled, local and Hub folders. Loading is strict: an unknown format, a setting or a weight that
+does not fit, or a file that is not the one config.json names is one clear line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from .config import EncoderConfig, FlowConfig, SpectrumConfig, from_dict, to_dict
+from .encoder import Encoder
+from .errors import DeepsepError
+from .priors import FlowPrior
+
+__all__ = ["FORMAT", "Model", "check_name", "load", "read_config", "save_encoder", "save_prior"]
+
+FORMAT = 1
+
+
+@dataclass(slots=True)
+class Model:
+    """What separation needs: the representation, a prior for each source in order, and perhaps an encoder."""
+
+    spectrum: SpectrumConfig
+    priors: dict[str, FlowPrior]
+    encoder: Encoder | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> list[str]:
+        """The instruments, in order."""
+        return list(self.priors)
+
+    def to(self, device: str) -> Model:
+        """This model on another device."""
+        for module in [*self.priors.values(), *([self.encoder] if self.encoder else [])]:
+            module.to(device)
+        return self
+
+
+def check_name(source: str) -> str:
+    """A source's name must do as a file name and in a list: letters, digits, _ and -."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", source) or source in ("encoder", "config"):
+        raise DeepsepError(f"{source!r} cannot name a source; use letters, digits, _ and - (such as vocals)")
+    return source
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json, its format checked."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise DeepsepError(f"{folder}: not a priors folder, it has no config.json")
+    try:
+        config = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise DeepsepError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+        raise DeepsepError(f"{path}: not the config of a priors folder, it names no format")
+    if config["format"] > FORMAT:
+        raise DeepsepError(
+            f"{folder}: format {config['format']}, this deepsep reads up to {FORMAT}; upgrade deepsep"
+        )
+    for key, kind in (("sources", list), ("spectrum", dict), ("files", dict), ("priors", dict)):
+        if not isinstance(config.get(key), kind):
+            raise DeepsepError(f"{path}: has no valid {key!r}")
+    return config
+
+
+def load(
+    folder: Path, *, device: str = "cpu", sources: list[str] | None = None, encoder: bool = True
+) -> Model:
+    """The model of a priors folder, or of some of its sources.
+
+    Raises DeepsepError for a folder that lacks a part or holds one that does not fit. The encoder is left out when
+    the sources asked for are not those it was trained for.
+    """
+    config = read_config(folder)
+    names = sources or config["sources"]
+    for name in names:
+        if name not in config["sources"]:
+            raise DeepsepError(f"unknown source {name!r}; {folder} has {', '.join(config['sources'])}")
+    priors = {}
+    for name in names:
+        prior = FlowPrior(from_dict(FlowConfig, config["priors"].get(name, {}).get("flow", {})))
+        priors[name] = fill(prior, folder, f"{name}.safetensors", config)
+    net = None
+    made_for = config.get("encoder", {}).get("sources")
+    if encoder and made_for == names:
+        shape = from_dict(EncoderConfig, config["encoder"]["network"])
+        net = fill(Encoder(shape, len(names)), folder, "encoder.safetensors", config)
+    return Model(from_dict(SpectrumConfig, config["spectrum"]), priors, net, config).to(device)
+
+
+def fill(module: Any, folder: Path, name: str, config: dict[str, Any]) -> Any:
+    """Loads one file into a module, strictly, after checking that it is the file config.json names."""
+    path = folder / name
+    if not path.is_file():
+        raise DeepsepError(f"{folder}: {name} is missing")
+    wanted = config["files"].get(name, {}).get("sha256")
+    if wanted != digest(path.read_bytes()):
+        raise DeepsepError(
+            f"{path}: not the file that config.json names (wrong sha256); fetch or train it again"
+        )
+    try:
+        tensors = load_file(path)
+        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise DeepsepError(f"{path}: weights do not fit this folder's config ({reason})") from error
+    return module.eval().requires_grad_(False)
+
+
+def digest(data: bytes) -> str:
+    """sha256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def packed(module: nn.Module) -> bytes:
+    """Weights as safetensors, floats in half precision."""
+
+    def half(v: Tensor) -> Tensor:
+        return (v.half() if v.is_floating_point() else v).contiguous()
+
+    return save({k: half(v) for k, v in module.state_dict().items()})
+
+
+def write(folder: Path, name: str, data: bytes) -> None:
+    """Writes beside the target, then moves it into place."""
+    part = folder / f".{name}.part"
+    part.write_bytes(data)
+    os.replace(part, folder / name)
+
+
+def store(folder: Path, name: str, data: bytes, config: dict[str, Any]) -> None:
+    """Writes a weights file and the config that names it, the weights first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config["files"][name] = {"sha256": digest(data), "size": len(data)}
+    write(folder, name, data)
+    write(folder, "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def save_prior(
+    folder: Path, source: str, prior: FlowPrior, spectrum: SpectrumConfig, info: dict[str, Any]
+) -> None:
+    """Adds an instrument to a priors folder, or replaces it; `info` is the statement of its data and training."""
+    check_name(source)
+    if (folder / "config.json").exists():
+        config = read_config(folder)
+        if from_dict(SpectrumConfig, config["spectrum"]) != spectrum:
+            raise DeepsepError(f"{folder}: its priors use another spectrum; choose another output folder")
+    else:
+        config = {"format": FORMAT, "domain": "spectral", "sources": [], "spectrum": to_dict(spectrum)}
+        config |= {"priors": {}, "files": {}}
+    if source not in config["sources"]:
+        config["sources"].append(source)
+    config["priors"][source] = {"flow": to_dict(prior.config), **info}
+    store(folder, f"{source}.safetensors", packed(prior), config)
+
+
+def save_encoder(folder: Path, encoder: Encoder, sources: list[str], info: dict[str, Any]) -> None:
+    """Adds the amortized posterior of these sources to a priors folder, or replaces it."""
+    config = read_config(folder)
+    config["encoder"] = {"sources": sources, "network": to_dict(encoder.config), **info}
+    store(folder, "encoder.safetensors", packed(encoder), config)

@@ -1,0 +1,108 @@
+"""What training minimises: a model and a batch -> (loss, figures to show). Each says where it comes from."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .data import Mixtures
+from .encoder import Encoder, Posterior, mixture_features
+from .mixture import BandLikelihood
+from .priors import FlowPrior
+from .spectrum import Spectrum
+
+__all__ = ["bits_per_dim", "elbo", "prior_loss", "random_sigma", "sleep_loss"]
+
+
+def random_sigma(prior: FlowPrior, batch: int, rng: torch.Generator) -> Tensor:
+    """Noise levels, log-uniform over the prior's range: (batch,)."""
+    low, high = math.log(prior.config.sigma_min), math.log(prior.config.sigma_max)
+    return (low + (high - low) * torch.rand(batch, generator=rng)).exp()
+
+
+def bits_per_dim(log_prob_b: Tensor, shape: torch.Size) -> Tensor:
+    """-log2 p(x) for each of the numbers in x, averaged over the batch; shape is x's (b, d, n)."""
+    return -log_prob_b.mean() / (shape[1] * shape[2] * math.log(2))
+
+
+def prior_loss(
+    prior: FlowPrior, x_bdn: Tensor, rng: torch.Generator, score_weight: float = 0.0
+) -> tuple[Tensor, dict[str, float]]:
+    """Maximum likelihood at random noise levels (thesis Algorithm 1 on x + sigma eps), in bits per dimension.
+
+    With score_weight > 0, plus denoising score matching (Vincent 2011) of the flow's own score,
+    E ||sigma grad log p_sigma(x + sigma eps) + eps||^2 a dimension: Langevin follows the score, not the density.
+    """
+    sigma = random_sigma(prior, len(x_bdn), rng)
+    eps = torch.randn(x_bdn.shape, generator=rng)
+    noisy = x_bdn + sigma[:, None, None] * eps
+    if score_weight > 0:
+        noisy.requires_grad_()
+    log_prob = prior.log_prob(noisy, sigma)
+    bits = bits_per_dim(log_prob, x_bdn.shape)
+    figures = {"bits/dim": float(bits.detach())}
+    if score_weight == 0:
+        return bits, figures
+    (score,) = torch.autograd.grad(log_prob.sum(), noisy, create_graph=True)
+    error = (sigma[:, None, None] * score + eps).square().mean()
+    figures["score error"] = float(error.detach())
+    return bits + score_weight * error, figures
+
+
+def sleep_loss(
+    posterior: Posterior, m: Mixtures, spectrum: Spectrum, density_weight: float = 0.02
+) -> tuple[Tensor, dict[str, float]]:
+    """Simulated mixtures with known sources ("sleep phase" of Hinton et al. 1995, source-only supervision).
+
+    The Wiener estimate's error relative to each source's own power, in dB, plus -log q(x_true | m). A source 25 dB
+    below the mixture counts as absent: its error is then taken relative to that level.
+    """
+    gain = posterior.log_gain.exp()
+    error = gain.square() * m.total_bdn[:, None] - 2 * gain * m.cross_bkdn + m.power_bkdn
+    error_bk = error.flatten(2).sum(2)
+    power_bk = m.power_bkdn.flatten(2).sum(2)
+    total_b1 = m.total_bdn.flatten(1).sum(1, keepdim=True).clamp_min(1e-3)
+    small = 10**-2.5 * total_b1
+    sdr_bk = 10 * torch.log10((power_bk + small) / (error_bk + small))
+    x_true = spectrum.to_x(m.power_bkdn / (2 * spectrum.count_d[:, None]))
+    mean = posterior.mean(m.total_bdn / (2 * spectrum.count_d[:, None]), spectrum)
+    density = (0.5 * ((x_true - mean) * (-posterior.log_std).exp()).square() + posterior.log_std).mean()
+    figures = {"SDR": float(sdr_bk.detach().mean()), "-log q": float(density.detach())}
+    figures |= {f"SDR {k}": float(v) for k, v in enumerate(sdr_bk.detach().mean(0))}
+    return -sdr_bk.mean() + 10 * density_weight * density, figures
+
+
+def elbo(
+    encoder: Encoder,
+    priors: list[FlowPrior],
+    mix_bcdn: Tensor,
+    spectrum: Spectrum,
+    rng: torch.Generator,
+    *,
+    sigma: float = 0.3,
+    likelihood: float = 1.0,
+) -> tuple[Tensor, dict[str, float]]:
+    """The thesis' ELBO (Eq. 13, with its missing log) under fixed priors, in nats a coefficient; to be maximised.
+
+    sum_k E_q[log p_k(x_k) - log q(x_k | m)] + E_q[log p(m | x)], one reparametrised sample a mixture. The priors
+    are taken at noise level sigma: x_k + sigma eps under p_sigma.
+    """
+    power = (mix_bcdn[:, 0] + mix_bcdn[:, 1]) / 2
+    posterior = encoder(mixture_features(mix_bcdn, spectrum))
+    mean = posterior.mean(power, spectrum)
+    eps = torch.randn(mean.shape, generator=rng)
+    x = mean + posterior.log_std.exp() * eps
+    noisy = x + sigma * torch.randn(x.shape, generator=rng)
+    log_prior = sum((p.log_prob(noisy[:, k], sigma) for k, p in enumerate(priors)), start=torch.zeros(len(x)))
+    entropy = posterior.log_std.flatten(1).sum(1) + 0.5 * x[0].numel() * (1 + math.log(2 * math.pi))
+    fit = BandLikelihood(power + spectrum.floor, spectrum.count_d, spectrum).log_prob(x)
+    size = x[0].numel()
+    value = (log_prior + entropy + likelihood * fit).mean() / size
+    figures = {
+        "ELBO": float(value.detach()),
+        "log p": float(log_prior.detach().mean()) / size,
+        "log p(m|x)": float(fit.detach().mean()) / size,
+    }
+    return value, figures

@@ -1,0 +1,253 @@
+"""The two training runs a user starts: an instrument's prior from its folders, and the amortized posterior.
+
+Both write checkpoints into the priors folder's `training/` and the finished weights beside config.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from . import model as folders
+from .config import EncoderConfig, FlowConfig, SpectrumConfig, TrainConfig, to_dict
+from .data import Mixtures, PowerBank, Progress, SampleBank, recorded, simulate
+from .encoder import Encoder, mixture_features
+from .errors import DeepsepError
+from .objectives import bits_per_dim, elbo, prior_loss, sleep_loss
+from .priors import FlowPrior
+from .spectrum import Spectrum
+from .training import Status, train
+
+__all__ = ["OBJECTIVES", "train_encoder", "train_prior"]
+
+OBJECTIVES = ("both", "simulated", "elbo")
+HELD_OUT = 0.08  # share of the frames that no step sees
+SIGMAS = (0.1, 0.3, 1.0)  # noise levels of the held-out figures
+
+
+def train_prior(
+    source: str,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    config: TrainConfig,
+    flow: FlowConfig,
+    spectrum_config: SpectrumConfig,
+    score_weight: float = 0.0,
+    resume: bool = False,
+    licence: str = "unspecified",
+    on_files: Progress | None = None,
+    on_progress: Callable[[Status], None] | None = None,
+) -> tuple[Status, bool]:
+    """Trains one instrument's flow on folders of its solo recordings and writes it into the priors folder `out`.
+
+    Returns the last status and whether the run ended by itself (False after Ctrl-C). Raises DeepsepError for
+    folders without audio, a folder of another format, or a checkpoint of another configuration.
+    """
+    folders.check_name(source)
+    spectrum = Spectrum(spectrum_config)
+    rng = torch.Generator().manual_seed(config.seed)
+    prior = FlowPrior(flow, rng)
+    if flow.channels != spectrum.bands:
+        raise DeepsepError(
+            f"the flow has {flow.channels} channels, the spectrum {spectrum.bands} bands; make them equal"
+        )
+    work = out / "training"
+    bank = PowerBank.build(data, spectrum, work / "cache", on_progress=on_files)
+    spans, held_out = bank.split(HELD_OUT)
+    batches = bank.batches(spans, spectrum, batch=config.batch, frames=config.frames, rng=rng)
+    if not resume:
+        first = torch.cat([next(batches) for _ in range(max(1, 20000 // (config.batch * config.frames)))])
+        prior.whitening.fit(first.transpose(1, 2).flatten(0, 1))
+        prior.init_from(first[:32] + 0.3 * torch.randn(first[:32].shape, generator=rng), 0.3)
+    steady = torch.Generator().manual_seed(1)
+    unseen = bank.batches(held_out, spectrum, batch=16, frames=config.frames, rng=steady)
+    test = torch.cat([next(unseen) for _ in range(2)])
+    noise = torch.randn(test.shape, generator=steady)
+
+    @torch.no_grad()
+    def evaluate(average: nn.Module) -> dict[str, float]:
+        assert isinstance(average, FlowPrior)
+        return {
+            f"bits/dim at {sigma:g}": float(
+                bits_per_dim(average.log_prob(test + sigma * noise, sigma), test.shape)
+            )
+            for sigma in SIGMAS
+        }
+
+    def loss(module: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(module, FlowPrior)
+        return prior_loss(module, x, rng, score_weight)
+
+    def on_save(average: nn.Module, status: Status) -> None:
+        assert isinstance(average, FlowPrior)
+        info = {
+            "licence": licence,
+            "data": {
+                "hours": round(bank.frames * spectrum.hop / spectrum.rate / 3600, 2),
+                "folders": [p.name for p in data],
+            },
+            "training": {"steps": status.step, "score_weight": score_weight, **run_of(config)},
+            "held_out": {k: round(v, 4) for k, v in status.held_out.items()},
+        }
+        folders.save_prior(out, source, average, spectrum_config, info)
+
+    _, status, finished = train(
+        prior,
+        batches,
+        loss,
+        config,
+        checkpoint=work / f"{source}.safetensors",
+        identity={
+            "kind": "prior",
+            "source": source,
+            "flow": to_dict(flow),
+            "spectrum": to_dict(spectrum_config),
+        },
+        rng=rng,
+        resume=resume,
+        evaluate=evaluate,
+        on_save=on_save,
+        on_progress=on_progress,
+    )
+    return status, finished
+
+
+def run_of(config: TrainConfig) -> dict[str, Any]:
+    """The settings of a run that a model card states."""
+    return {k: v for k, v in asdict(config).items() if k in ("batch", "frames", "lr", "ema", "seed")}
+
+
+class Endless(IterableDataset[Any]):
+    """Simulated mixtures for a worker process, reseeded by the run's generator."""
+
+    def __init__(
+        self, banks: list[SampleBank], spectrum: SpectrumConfig, batch: int, frames: int, seed: int
+    ) -> None:
+        self.banks, self.spectrum, self.batch, self.frames, self.seed = banks, spectrum, batch, frames, seed
+
+    def __iter__(self) -> Iterator[Mixtures]:
+        torch.set_num_threads(1)
+        worker = torch.utils.data.get_worker_info()
+        rng = torch.Generator().manual_seed(self.seed + (worker.id if worker else 0))
+        return simulate(self.banks, Spectrum(self.spectrum), frames=self.frames, batch=self.batch, rng=rng)
+
+
+def train_encoder(
+    priors: Path,
+    data: dict[str, Sequence[Path]],
+    *,
+    config: TrainConfig,
+    network: EncoderConfig,
+    objective: str = "both",
+    elbo_weight: float = 0.1,
+    unlabelled: Path | None = None,
+    workers: int = 1,
+    resume: bool = False,
+    draws: int = 2,
+    on_files: Progress | None = None,
+    on_progress: Callable[[Status], None] | None = None,
+) -> tuple[Status, bool]:
+    """Trains q(x_1..x_K | m) for the sources of a priors folder and writes it there.
+
+    objective: "simulated" (mixtures of independently drawn sources, sources known), "elbo" (thesis Eq. 13 under
+    the fixed priors, sources never looked at) or "both". `unlabelled` songs, when given, take the simulated
+    mixtures' place in the ELBO. `draws` stretches of sound make up each batch.
+    """
+    if objective not in OBJECTIVES:
+        raise DeepsepError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
+    model = folders.load(priors, encoder=False)
+    if missing := [s for s in model.sources if s not in data]:
+        raise DeepsepError(
+            f"no recordings of {', '.join(missing)}; give a folder for each source of {priors}"
+        )
+    spectrum = Spectrum(model.spectrum)
+    rng = torch.Generator().manual_seed(config.seed)
+    torch.manual_seed(config.seed)
+    encoder = Encoder(network, len(model.sources)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    work = priors / "training"
+    banks = [
+        SampleBank.build(data[s], spectrum.rate, work / "cache", on_progress=on_files) for s in model.sources
+    ]
+    seed = int(torch.randint(2**31, (1,), generator=rng))
+    if resume:
+        seed += (
+            int((work / "encoder.safetensors").stat().st_mtime)
+            if (work / "encoder.safetensors").exists()
+            else 0
+        )
+    each = max(1, config.batch // draws)
+    source = iter(DataLoader(
+        Endless(banks, model.spectrum, each, config.frames, seed), batch_size=None, num_workers=workers,
+        prefetch_factor=4 if workers else None, multiprocessing_context="spawn" if workers else None,
+    ))  # fmt: skip
+    batches = ([next(source) for _ in range(draws)] for _ in iter(int, 1))
+    songs = (
+        recorded(unlabelled, spectrum, batch=max(2, each // 2), frames=config.frames, rng=rng)
+        if unlabelled
+        else None
+    )
+    flows = list(model.priors.values())
+
+    def loss(
+        module: nn.Module, drawn: list[Mixtures], rng: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(module, Encoder)
+        m = joined(drawn)
+        value, figures = torch.zeros(()), {}
+        if objective != "elbo":
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+                raw = module(mixture_features(m.mix_bcdn, spectrum))
+            value, figures = sleep_loss(type(raw)(*(v.float() for v in raw)), m, spectrum)
+        if objective != "simulated":
+            mix = next(songs) if songs else m.mix_bcdn[: max(1, each // 2)]
+            bound, more = elbo(module, flows, mix, spectrum, rng)
+            value = value - (bound if objective == "elbo" else elbo_weight * bound)
+            figures |= more
+        return value, figures
+
+    steady = torch.Generator().manual_seed(1)
+    fixed = simulate(banks, spectrum, frames=config.frames, batch=4, rng=steady, augment=False)
+    test = joined([next(fixed) for _ in range(12)])
+
+    @torch.no_grad()
+    def evaluate(average: nn.Module) -> dict[str, float]:
+        assert isinstance(average, Encoder)
+        _, figures = sleep_loss(average(mixture_features(test.mix_bcdn, spectrum)), test, spectrum)
+        names = {f"SDR {k}": f"SDR {s}" for k, s in enumerate(model.sources)}
+        return {names.get(k, k): v for k, v in figures.items()}
+
+    def on_save(average: nn.Module, status: Status) -> None:
+        assert isinstance(average, Encoder)
+        info = {
+            "training": {"objective": objective, "steps": status.step, **run_of(config)},
+            "simulated": {k: round(v, 3) for k, v in status.held_out.items()},
+        }
+        folders.save_encoder(priors, average, model.sources, info)
+
+    _, status, finished = train(
+        encoder,
+        batches,
+        loss,
+        config,
+        checkpoint=work / "encoder.safetensors",
+        identity={"kind": "encoder", "sources": model.sources, "network": to_dict(network)},
+        rng=rng,
+        resume=resume,
+        evaluate=evaluate,
+        on_save=on_save,
+        on_progress=on_progress,
+    )
+    return status, finished
+
+
+def joined(drawn: list[Mixtures]) -> Mixtures:
+    """Several batches as one."""
+    names = Mixtures.__dataclass_fields__
+    return Mixtures(*(torch.cat([getattr(m, name) for m in drawn]) for name in names))
