@@ -23,23 +23,18 @@ from torch import Tensor
 
 from . import audio
 from .errors import DeepsepError
-from .spectrum import Spectrum
+from .loudness import Loudness
+from .spectrum import Spectrum, stereo_power
 
 __all__ = [
-    "AUDIO_SUFFIXES",
     "Mixtures",
     "PowerBank",
     "SampleBank",
     "find_audio",
-    "gated_rms",
     "recorded",
     "simulate",
 ]
 
-AUDIO_SUFFIXES = {
-    ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".w64", ".rf64", ".caf", ".au",
-    ".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".ac3",
-}  # fmt: skip
 SPEEDS = (1.0, 0.86, 1.16)  # playback speeds of a PowerBank: about -2.6, 0 and +2.6 semitones
 SEGMENT = 20  # seconds decoded and analysed at a time
 
@@ -54,7 +49,7 @@ def find_audio(folder: Path) -> list[Path]:
         raise DeepsepError(f"{folder}: no such folder; give a folder of solo recordings")
     found = sorted(
         p for p in folder.rglob("*")
-        if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file() and not p.name.startswith(".")
+        if p.suffix.lower() in audio.AUDIO_SUFFIXES and p.is_file() and not p.name.startswith(".")
     )  # fmt: skip
     if not found:
         raise DeepsepError(
@@ -63,22 +58,12 @@ def find_audio(folder: Path) -> list[Path]:
     return found
 
 
-def gated_rms(power: np.ndarray) -> float:
-    """Root mean square over the blocks that are not quiet: `power` holds the mean square of each block, any length.
-
-    Blocks below -60 dB of the loudest, then those 12 dB below the mean of the rest, do not count; 0 for silence.
-    """
-    power = np.asarray(power, dtype=np.float64)
-    power = power[power > max(1e-12, 1e-6 * power.max(initial=0))]
-    if not len(power):
-        return 0.0
-    return float(np.sqrt(power[power >= power.mean() / 16].mean()))
-
-
 def file_rms(path: Path) -> float:
-    """Gated RMS of one recording, over blocks of 4096 samples and all channels."""
-    blocks = [np.square(b, dtype=np.float64).mean() for b in audio.read_blocks(path, 4096)]
-    return gated_rms(np.array(blocks))
+    """Gated RMS of one recording."""
+    loudness = Loudness()
+    for block in audio.read_blocks(path):
+        loudness.hear(block)
+    return loudness.rms
 
 
 def fingerprint(files: Sequence[Path], *extra: object) -> str:
@@ -260,13 +245,9 @@ class SampleBank:
                         on_progress(done, len(files))
                     samples, own_rate = audio.read(path)
                     samples = audio.resample(samples[:2], own_rate, rate)
-                    block = (
-                        np.square(samples[:, : samples.shape[1] // 4096 * 4096])
-                        .mean(0)
-                        .reshape(-1, 4096)
-                        .mean(1)
-                    )
-                    rms = gated_rms(block)
+                    loudness = Loudness()
+                    loudness.hear(samples)
+                    rms = loudness.rms
                     if rms == 0:
                         continue
                     scaled = np.clip(samples * (32767 * cls.LEVEL / rms), -32767, 32767).astype(np.int16)
@@ -453,16 +434,3 @@ def recorded(
             power = stereo_power(spectrum.stft(torch.from_numpy(samples)), spectrum)
             starts = random.integers(0, n - frames + 1, batch)
             yield torch.stack([power[..., at : at + frames] for at in starts])
-
-
-def stereo_power(spectra_cfn: Tensor, spectrum: Spectrum) -> Tensor:
-    """Band powers of left, right, mid and side: (..., c, f, n) -> (..., 4, d, n).
-
-    Other than two channels have no sides: their mean power counts as left and as right, all of it in the middle.
-    """
-    if spectra_cfn.shape[-3] != 2:
-        power = spectrum.band_power(spectra_cfn.abs().square().mean(-3))
-        return torch.stack([power, power, 2 * power, torch.zeros_like(power)], -3)
-    left, right = spectra_cfn[..., 0, :, :], spectra_cfn[..., 1, :, :]
-    planes = torch.stack([left, right, (left + right) / 2**0.5, (left - right) / 2**0.5], -3)
-    return spectrum.band_power(planes.abs().square())

@@ -10,21 +10,22 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from . import hub
 from .config import EncoderConfig, FlowConfig, SpectrumConfig, from_dict, to_dict
 from .encoder import Encoder
 from .errors import DeepsepError
 from .priors import FlowPrior
 
-__all__ = ["FORMAT", "Model", "check_name", "load", "read_config", "save_encoder", "save_prior"]
+__all__ = ["FORMAT", "Model", "assemble", "check_name", "load", "read_config", "save_encoder", "save_prior"]
 
 FORMAT = 1
 
@@ -59,22 +60,16 @@ def check_name(source: str) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json, its format checked."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise DeepsepError(f"{folder}: not a priors folder, it has no config.json")
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise DeepsepError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
-        raise DeepsepError(f"{path}: not the config of a priors folder, it names no format")
+    config = hub.read_config(folder)
+    if not isinstance(config.get("format"), int):
+        raise DeepsepError(f"{folder}: not a priors folder, its config.json names no format")
     if config["format"] > FORMAT:
         raise DeepsepError(
             f"{folder}: format {config['format']}, this deepsep reads up to {FORMAT}; upgrade deepsep"
         )
     for key, kind in (("sources", list), ("spectrum", dict), ("files", dict), ("priors", dict)):
         if not isinstance(config.get(key), kind):
-            raise DeepsepError(f"{path}: has no valid {key!r}")
+            raise DeepsepError(f"{folder}: config.json has no valid {key!r}")
     return config
 
 
@@ -103,16 +98,50 @@ def load(
     return Model(from_dict(SpectrumConfig, config["spectrum"]), priors, net, config).to(device)
 
 
+def assemble(
+    priors: str = "bundled",
+    replaced: Mapping[str, str] | None = None,
+    *,
+    sources: Sequence[str] | None = None,
+    device: str = "cpu",
+    offline: bool = False,
+    on_progress: hub.OnProgress | None = None,
+) -> Model:
+    """The model of what a user names: bundled, a folder or org/name[@revision], instruments replaced or added.
+
+    `replaced` maps a source to where its prior comes from. `sources` picks and orders; by default all of `priors`,
+    then those added. An encoder speaks for the very priors it was trained with, so replacing one leaves it out.
+    `info["origins"]` says for each source where it came from and at which commit.
+    Raises DeepsepError as `load` and `hub.resolve` do, and for priors of different spectra.
+    """
+    replaced = dict(replaced or {})
+    base = hub.resolve(priors, offline=offline, on_progress=on_progress)
+    offered = [*read_config(base.folder)["sources"], *replaced]
+    names = list(dict.fromkeys(sources or offered))
+    if unknown := [name for name in names if name not in offered]:
+        known = ", ".join(dict.fromkeys(offered))
+        raise DeepsepError(f"unknown source {unknown[0]!r}; {base.name} has {known}")
+    own = [name for name in names if name not in replaced]
+    model = load(base.folder, sources=own or None, encoder=own == names)
+    flows, origins = dict(model.priors), dict.fromkeys(own, base)
+    for name in (n for n in names if n in replaced):
+        found = hub.resolve(replaced[name], offline=offline, on_progress=on_progress, only=[name])
+        other = load(found.folder, sources=[name], encoder=False)
+        if other.spectrum != model.spectrum:
+            raise DeepsepError(f"{found.name}: its {name} uses another spectrum than {base.name}; they cannot be mixed")
+        flows |= other.priors
+        origins[name] = found
+    info = {**model.info, "name": base.name}
+    info["origins"] = {n: {"priors": origins[n].name, "commit": origins[n].commit} for n in names}
+    return Model(model.spectrum, {n: flows[n] for n in names}, model.encoder, info).to(device)
+
+
 def fill(module: Any, folder: Path, name: str, config: dict[str, Any]) -> Any:
     """Loads one file into a module, strictly, after checking that it is the file config.json names."""
     path = folder / name
-    if not path.is_file():
-        raise DeepsepError(f"{folder}: {name} is missing")
-    wanted = config["files"].get(name, {}).get("sha256")
-    if wanted != digest(path.read_bytes()):
-        raise DeepsepError(
-            f"{path}: not the file that config.json names (wrong sha256); fetch or train it again"
-        )
+    if name not in config["files"]:
+        raise DeepsepError(f"{folder}: config.json names no {name}")
+    hub.verify(folder, {**config, "files": {name: config["files"][name]}})
     try:
         tensors = load_file(path)
         module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})

@@ -16,15 +16,14 @@ from torch import Tensor
 
 from . import chunks, sgld
 from .config import SgldConfig
-from .data import gated_rms, stereo_power
 from .encoder import mixture_features
 from .errors import DeepsepError
 from .mixture import BandLikelihood, wiener_gains
 from .model import Model
 from .posterior import Posterior
-from .spectrum import Spectrum
+from .spectrum import Spectrum, stereo_power
 
-__all__ = ["Loudness", "Settings", "choose_method", "gains_of", "pick_device", "separate_blocks"]
+__all__ = ["Settings", "choose_method", "gains_of", "pick_device", "separate_blocks"]
 
 Method = Literal["sgld", "encoder"]
 CORE = 256  # frames of a window that count
@@ -43,30 +42,6 @@ class Settings:
     seed: int = 0
     batch_size: int = 4
     device: str = "cpu"
-
-
-class Loudness:
-    """The gated RMS of a track, heard block by block in a first pass; the second pass divides by it."""
-
-    def __init__(self, block: int = 4096) -> None:
-        self.block = block
-        self.powers: list[np.ndarray] = []
-        self.rest = np.zeros(0)
-        self.samples = 0
-
-    def hear(self, samples_ct: np.ndarray) -> None:
-        """Takes the next samples."""
-        self.samples += samples_ct.shape[1]
-        power = np.concatenate([self.rest, np.square(samples_ct, dtype=np.float64).mean(0)])
-        whole = len(power) // self.block * self.block
-        self.powers.append(power[:whole].reshape(-1, self.block).mean(1))
-        self.rest = power[whole:]
-
-    @property
-    def rms(self) -> float:
-        """Gated RMS of what was heard; 0 for silence."""
-        last = [np.array([self.rest.mean()])] if len(self.rest) else []
-        return gated_rms(np.concatenate([*self.powers, *last])) if self.samples else 0.0
 
 
 def pick_device(name: str) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .config import SpectrumConfig
 
-__all__ = ["Spectrum", "band_edges", "fft_size"]
+__all__ = ["Spectrum", "band_edges", "fft_size", "stereo_power"]
 
 
 def band_edges(config: SpectrumConfig) -> list[int]:
@@ -165,3 +165,16 @@ class Spectrum:
     def to_power(self, x_dn: Tensor) -> Tensor:
         """x -> band power, the floor included: exp(scale x + shift)."""
         return (self.config.scale * x_dn + self.config.shift).exp()
+
+
+def stereo_power(spectra_cfn: Tensor, spectrum: Spectrum) -> Tensor:
+    """Band powers of left, right, mid and side: (..., c, f, n) -> (..., 4, d, n).
+
+    Other than two channels have no sides: their mean power counts as left and as right, all of it in the middle.
+    """
+    if spectra_cfn.shape[-3] != 2:
+        power = spectrum.band_power(spectra_cfn.abs().square().mean(-3))
+        return torch.stack([power, power, 2 * power, torch.zeros_like(power)], -3)
+    left, right = spectra_cfn[..., 0, :, :], spectra_cfn[..., 1, :, :]
+    planes = torch.stack([left, right, (left + right) / 2**0.5, (left - right) / 2**0.5], -3)
+    return spectrum.band_power(planes.abs().square())

@@ -1,0 +1,5 @@
+"""python -m deepsep."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""How loud a recording is: the one gain that brings it to the level at which priors and encoder were trained.
+
+Shape suffixes: c audio channel, t sample.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["Loudness", "gated_rms"]
+
+
+def gated_rms(power: np.ndarray) -> float:
+    """Root mean square over the blocks that are not quiet: `power` holds the mean square of each block, any length.
+
+    Blocks below -60 dB of the loudest, then those 12 dB below the mean of the rest, do not count; 0 for silence.
+    """
+    power = np.asarray(power, dtype=np.float64)
+    power = power[power > max(1e-30, 1e-6 * power.max(initial=0))]
+    if not len(power):
+        return 0.0
+    return float(np.sqrt(power[power >= power.mean() / 16].mean()))
+
+
+class Loudness:
+    """The gated RMS of a track heard in pieces of any length: a first pass; the second divides by it."""
+
+    def __init__(self, block: int = 4096) -> None:
+        self.block = block
+        self.powers: list[np.ndarray] = []
+        self.rest = np.zeros(0)
+        self.samples = 0
+
+    def hear(self, samples_ct: np.ndarray) -> None:
+        """Takes the next samples."""
+        self.samples += samples_ct.shape[1]
+        power = np.concatenate([self.rest, np.square(samples_ct, dtype=np.float64).mean(0)])
+        whole = len(power) // self.block * self.block
+        self.powers.append(power[:whole].reshape(-1, self.block).mean(1))
+        self.rest = power[whole:]
+
+    @property
+    def rms(self) -> float:
+        """Gated RMS of what was heard; 0 for silence."""
+        last = [np.array([self.rest.mean()])] if len(self.rest) else []
+        return gated_rms(np.concatenate([*self.powers, *last])) if self.samples else 0.0
