@@ -270,7 +270,9 @@ class SampleBank:
         offset, samples, channels, _ = self.pieces[random.choice(len(weight), p=weight / weight.sum())]
         at = int(random.integers(0, max(1, samples - length + 1)))
         have = min(length, int(samples))
-        parts = [self.samples[offset + c * samples + at :][:have].astype(np.float32) for c in range(int(channels))]
+        parts = [
+            self.samples[offset + c * samples + at :][:have].astype(np.float32) for c in range(int(channels))
+        ]
         mono = parts[int(random.integers(len(parts)))] if random.random() < 0.5 else sum(parts) / len(parts)
         return np.resize(mono / (32767 * self.LEVEL), length)
 
@@ -336,7 +338,10 @@ def mixtures(gram: Tensor, gains: Tensor, source: Tensor, stems: int, count_d: T
     planes = torch.stack([left, right, mid, side], 1).clamp_min(0)
     mix = planes.reshape(*planes.shape[:2], *shape) / count_d[:, None]
     return Mixtures(
-        mix, (left + right).reshape(-1, *shape), cross.sum(1).reshape(*own.shape[:2], *shape), own.reshape(*own.shape[:2], *shape)
+        mix,
+        (left + right).reshape(-1, *shape),
+        cross.sum(1).reshape(*own.shape[:2], *shape),
+        own.reshape(*own.shape[:2], *shape),
     )
 
 
@@ -354,7 +359,8 @@ def random_gains(source: np.ndarray, stems: int, batch: int, random: np.random.G
     pan = np.where(random.random((batch, 1)) < 0.3, 0, pan)  # mono songs
     angle = (pan + 1) * np.pi / 4
     gains = (level[:, source] * own)[:, None] * np.sqrt(2) * np.stack([np.cos(angle), np.sin(angle)], 1)
-    return gains.astype(np.float32)
+    result: np.ndarray = gains.astype(np.float32)
+    return result
 
 
 def simulate(

@@ -128,7 +128,9 @@ def assemble(
         found = hub.resolve(replaced[name], offline=offline, on_progress=on_progress, only=[name])
         other = load(found.folder, sources=[name], encoder=False)
         if other.spectrum != model.spectrum:
-            raise DeepsepError(f"{found.name}: its {name} uses another spectrum than {base.name}; they cannot be mixed")
+            raise DeepsepError(
+                f"{found.name}: its {name} uses another spectrum than {base.name}; they cannot be mixed"
+            )
         flows |= other.priors
         origins[name] = found
     info = {**model.info, "name": base.name}

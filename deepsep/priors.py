@@ -6,6 +6,7 @@ Shape suffixes: b batch, d channel (band), n frame.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from .config import FlowConfig
 from .networks import NoiseEmbedding
 
 __all__ = ["EMBEDDING", "FlowPrior"]
+
+Bijector = ActNorm | InvertibleConv | FrameCoupling | BandCoupling
 
 EMBEDDING = 32  # size of the noise level's embedding
 
@@ -31,7 +34,7 @@ class FlowPrior(nn.Module):
         self.config = config
         self.embedding = NoiseEmbedding(EMBEDDING)
         self.whitening = Whitening(config.channels)
-        steps: list[nn.Module] = []
+        steps: list[Bijector] = []
         shared = (config.hidden, config.layers, config.kernel, EMBEDDING, config.log_scale_bound)
         for i in range(config.steps):
             steps += [ActNorm(config.channels), InvertibleConv(config.channels, rng)]
@@ -62,14 +65,14 @@ class FlowPrior(nn.Module):
         embedding = self.embedding(sigma_b)
         x, ladj = z_bdn, z_bdn.new_zeros(len(z_bdn))
         for step in reversed(self.steps):
-            x, more = step.inverse(x, embedding)
+            x, more = cast(Bijector, step).inverse(x, embedding)
             ladj = ladj + more
         x, more = self.whitening.inverse(x, sigma_b)
         return x, ladj + more
 
     def log_prob(self, x_bdn: Tensor, sigma: Tensor | float) -> Tensor:
         """log p_sigma(x) in nats: (b, d, n) -> (b,)."""
-        z, ladj = self(x_bdn, sigma)
+        z, ladj = self.forward(x_bdn, sigma)
         return ladj - 0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
 
     @torch.no_grad()

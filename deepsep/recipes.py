@@ -5,7 +5,7 @@ Both write checkpoints into the priors folder's `training/` and the finished wei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ class Endless(IterableDataset[Any]):
 
 def train_encoder(
     priors: Path,
-    data: dict[str, Sequence[Path]],
+    data: Mapping[str, Sequence[Path]],
     *,
     config: TrainConfig,
     network: EncoderConfig,
@@ -200,7 +200,8 @@ def train_encoder(
     ) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Encoder)
         m = joined(drawn)
-        value, figures = torch.zeros(()), {}
+        value = torch.zeros(())
+        figures: dict[str, float] = {}
         if objective != "elbo":
             with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
                 raw = module(mixture_features(m.mix_bcdn, spectrum))

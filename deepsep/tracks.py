@@ -20,7 +20,9 @@ from .loudness import Loudness
 from .model import Model
 from .separation import Settings
 
-__all__ = ["Done", "Job", "Output", "expand_inputs", "output_stems", "plan", "run"]
+__all__ = ["PATTERN", "Done", "Job", "Output", "expand_inputs", "output_stems", "plan", "run"]
+
+PATTERN = "{track}/{stem}.{ext}"
 
 OnProgress = Callable[[float], None]  # seconds of the track that are done
 
@@ -31,7 +33,7 @@ class Output:
 
     folder: Path
     stems: dict[str, list[str]]
-    pattern: str = "{track}/{stem}.{ext}"
+    pattern: str = PATTERN
     format: str = "wav"
     bit_depth: str = "float"
     bitrate: int = 320
@@ -70,7 +72,9 @@ def expand_inputs(inputs: Sequence[str], *, recursive: bool = False) -> list[Pat
         path = Path(item).expanduser()
         if path.is_dir():
             pattern = "**/*" if recursive else "*"
-            inside = sorted(p for p in path.glob(pattern) if p.suffix.lower() in audio.AUDIO_SUFFIXES and p.is_file())
+            inside = sorted(
+                p for p in path.glob(pattern) if p.suffix.lower() in audio.AUDIO_SUFFIXES and p.is_file()
+            )
             if not inside:
                 hint = "" if recursive else "; --recursive looks in its subfolders"
                 raise DeepsepError(f"{item} is a folder without audio files{hint}")
@@ -100,24 +104,31 @@ def output_stems(
     return {s: [s] for s in sources if not only or s in only}
 
 
-def plan(files: Sequence[Path], output: Output, *, priors: str = "", skip_existing: bool = False) -> list[Job]:
+def plan(
+    files: Sequence[Path], output: Output, *, priors: str = "", skip_existing: bool = False
+) -> list[Job]:
     """Every output of every track, checked before any work. Tracks whose outputs all exist are left out on
     `skip_existing`.
 
     Raises DeepsepError as `stems.plan_paths` does, and where two tracks would write one file.
     """
-    jobs, taken = [], {}
+    jobs: list[Job] = []
+    taken: dict[Path, Path] = {}
     for source in files:
         if output.format == "stem":
             names, ext = ["mix"], "stem.mp4"
-            pattern = output.pattern if output.pattern != Output.pattern else "{track}.{ext}"
+            pattern = output.pattern if output.pattern != PATTERN else "{track}.{ext}"
         else:
             names, ext, pattern = list(output.stems), output.format, output.pattern
         replacing = output.overwrite or skip_existing
-        paths = stems.plan_paths(source, output.folder, pattern, names, ext, overwrite=replacing, priors=priors)
+        paths = stems.plan_paths(
+            source, output.folder, pattern, names, ext, overwrite=replacing, priors=priors
+        )
         for path in paths.values():
             if path in taken and taken[path] != source:
-                raise DeepsepError(f"{taken[path]} and {source} would both write {path}; add {{parent}} to --filename")
+                raise DeepsepError(
+                    f"{taken[path]} and {source} would both write {path}; add {{parent}} to --filename"
+                )
             taken[path] = source
         if not (skip_existing and all(p.exists() for p in paths.values())):
             jobs.append(Job(source, paths))

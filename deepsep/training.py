@@ -67,7 +67,7 @@ def train(
         step, spent = load_checkpoint(checkpoint, identity, model, average, optimizer, rng)
     for module in model.modules():
         if hasattr(module, "bf16"):
-            module.bf16 = config.bf16
+            setattr(module, "bf16", config.bf16)
     started, saved, first = time.monotonic() - spent * 60, time.monotonic(), step
     began = time.monotonic()
     held_out: dict[str, float] = {}
