@@ -1,9 +1,9 @@
-"""Songs with known sources -> how well each method finds them, next to the baselines below and the ceiling above it.
+"""Songs with known sources -> how well each method finds them, between the baselines and the ceiling.
 
 Shape suffixes: k stem, c audio channel, t sample, f bin, d band, n frame.
 
-Every method gets the same mixture and answers with stems at the song's own rate, in float. The baselines and the
-oracle are masks on the very STFT that the model uses; the model itself takes the route that separation takes.
+Every method gets the same mixture and answers with stems at the song's own rate, in float. The baselines and
+the oracle are masks on the very STFT that the model uses; the model itself takes the route of separation.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Song:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """A song's samples: the mixture (c, t), its references in the same shape, and what a reader should know."""
+    """A song's samples: the mixture (c, t), references of the same shape, and what a reader should know."""
 
     rate: int
     mixture_ct: Samples
@@ -102,14 +102,15 @@ class Clip:
     @property
     def seconds(self) -> float:
         """Length."""
-        return self.mixture_ct.shape[1] / self.rate
+        samples: int = self.mixture_ct.shape[1]
+        return samples / self.rate
 
 
 def find_songs(path: Path | str) -> list[Song]:
     """The songs below `path`: folders with a file for each source, and stem files.
 
-    A folder of audio files is one song, each file named after its source; mixture.* is optional. Folders of such
-    folders and of .stem.mp4 files, as MUSDB18 and MUSDB18-HQ are laid out, are searched at any depth.
+    A folder of audio files is one song, each file named after its source; mixture.* is optional. Folders of
+    such folders and of .stem.mp4 files, as MUSDB18 and MUSDB18-HQ are laid out, are searched at any depth.
     Raises DeepsepError where there is no song, or two files for one source.
     """
     path = Path(path)
@@ -164,14 +165,14 @@ def is_stem_file(path: Path) -> bool:
 def read(song: Song, sources: Sequence[str], seconds: float | None = None) -> Clip:
     """A song's mixture and its references for these sources, or an excerpt of `seconds`.
 
-    A missing mixture is the sum of all its stems; other stems than `sources` are part of the mixture only. The
-    excerpt is the one that holds most of the sources, each measured by the share of its own energy.
+    A missing mixture is the sum of all its stems; other stems than `sources` are part of the mixture only.
+    The excerpt is the one that holds most of the sources, each measured by the share of its own energy.
     Raises DeepsepError when the song has a reference for none of them.
     """
     notes: list[str] = []
     if song.container is not None:
         parts, rate = stem_streams(song.container)
-        given = parts.pop("mixture")
+        given: Samples | None = parts.pop("mixture")
     else:
         read_files = {name: audio.read(path) for name, path in song.stems.items()}
         if song.mixture is not None:
@@ -179,7 +180,7 @@ def read(song: Song, sources: Sequence[str], seconds: float | None = None) -> Cl
         rates = {name: own for name, (_, own) in read_files.items()}
         rate = rates.get("mixture", max(rates.values()))
         parts = {name: audio.resample(samples, own, rate) for name, (samples, own) in read_files.items()}
-        given = parts.pop("mixture", None)
+        given = parts.pop("mixture") if song.mixture is not None else None
     references = {name: parts[name] for name in sources if name in parts}
     if not references:
         raise DeepsepError(
@@ -233,7 +234,7 @@ def fullest(stems: Sequence[Samples], length: int, rate: int) -> int:
     sums = np.concatenate([[0.0], np.cumsum(shares)])
     span = min(whole, -(-length // block))
     at = int(np.argmax(sums[span:] - sums[: whole - span + 1])) * block
-    return min(at, stems[0].shape[1] - length)
+    return min(at, int(stems[0].shape[1]) - length)
 
 
 def stem_streams(path: Path) -> tuple[dict[str, Samples], int]:
@@ -365,10 +366,10 @@ def oracle_gains(analysis: Analysis, full: bool) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class NmfDictionaries:
-    """Non-negative spectra of each source, learnt on its solo recordings alone; magnitudes on the model's bands.
+    """Non-negative spectra of each source, learnt on its solo recordings: magnitudes on the model's bands.
 
-    Activations under the Kullback-Leibler divergence explain a mixture by all dictionaries together; squared, the
-    sources' parts are the variances of a Wiener filter.
+    Activations under the Kullback-Leibler divergence explain a mixture by all dictionaries together; the squares
+    of the sources' parts are the variances of a Wiener filter.
     Reference: Smaragdis et al., Supervised and semi-supervised separation of sounds, 2007.
     """
 
@@ -445,7 +446,7 @@ class NmfDictionaries:
 
 
 def nmf_function() -> Callable[..., tuple[Any, Any, Any]]:
-    """scikit-learn's factorization, without its remark that a fixed number of steps is a fixed number of steps."""
+    """scikit-learn's factorization, without its warning that a fixed number of steps was used up."""
     try:
         from sklearn.decomposition import non_negative_factorization
         from sklearn.exceptions import ConvergenceWarning
@@ -463,7 +464,7 @@ def nmf_function() -> Callable[..., tuple[Any, Any, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The figures of one method on one source of one song, in dB; bss_eval is None where it was not computed."""
+    """The figures of one method on one source of a song, in dB; bss_eval is None unless computed."""
 
     song: str
     source: str
@@ -509,7 +510,7 @@ class Results:
         )
 
     def table(self, metric: Metric = "sdr") -> list[list[str]]:
-        """Rows of text, the heading first: song, method, a column for each source, their mean. Totals come last."""
+        """Rows of text, the heading first: song, method, a column for each source, their mean; totals last."""
         rows = [["song", "method", *self.sources, "mean"]]
         songs: list[str | None] = [*self.songs]
         for song in [*songs, None]:
@@ -559,7 +560,7 @@ class Results:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def plot(self, path: Path | str, metric: Metric = "sdr") -> None:
-        """Draws each source's mean by method, with a dot for every song; the file's suffix says what is written."""
+        """Draws each source's mean by method and a dot for every song, as .png, .svg or .pdf."""
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -613,10 +614,10 @@ def evaluate(
 ) -> Results:
     """Scores each method on each song: SDR, SI-SDR and, with museval, BSS Eval v4.
 
-    methods: names out of `METHODS`; by default `default_methods`, and nmf when nmf_data (source -> folder of solo
-    recordings) is given. settings: how to sample; its method and init are set by each method. seconds: the length of
-    an excerpt, by default whole songs. bss_eval: by default whether museval is installed; it takes a while.
-    Sources of the model without a reference are separated but not scored, as are silent references; `notes` says so.
+    methods: names out of `METHODS`; by default `default_methods`, and nmf when nmf_data (source -> folder of
+    solo recordings) is given. settings: how to sample; its method and init are set by each method. seconds: the
+    length of an excerpt, by default whole songs. bss_eval: by default whether museval is installed; it is slow.
+    Sources without a reference are separated but not scored, nor are silent references; `notes` says so.
     Raises DeepsepError for methods that cannot run, before any song is read, and as `read` does.
     """
     chosen = list(dict.fromkeys(methods or default_methods(model)))

@@ -1,0 +1,52 @@
+"""What the tests share: one thread, reproducible examples, and a small model whose every weight matters."""
+
+import hypothesis
+import pytest
+import torch
+
+from deepsep.config import EncoderConfig, FlowConfig, SpectrumConfig
+from deepsep.encoder import Encoder
+from deepsep.model import Model
+from deepsep.priors import FlowPrior
+from deepsep.spectrum import Spectrum
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("deepsep", deadline=None, max_examples=30, derandomize=True)
+hypothesis.settings.load_profile("deepsep")
+
+SOURCES = ["vocals", "drums", "bass"]
+SMALL = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
+
+
+@torch.no_grad()
+def shake(module, size=0.1, seed=0):
+    """Moves every weight and statistic at random, so that no layer is the identity it starts as."""
+    rng = torch.Generator().manual_seed(seed)
+    for tensor in module.parameters():
+        tensor += size * torch.randn(tensor.shape, generator=rng, dtype=tensor.dtype)
+    for name, tensor in module.named_buffers():
+        if name.endswith("running_mean"):
+            tensor += size * torch.randn(tensor.shape, generator=rng)
+        if name.endswith("running_var"):
+            tensor *= 1 + size * torch.rand(tensor.shape, generator=rng)
+    return module.eval().requires_grad_(False)
+
+
+def small_prior(seed):
+    """A flow over the small spectrum's bands: a mean spectrum and a covariance of its own, couplings moved."""
+    rng = torch.Generator().manual_seed(seed)
+    bands = Spectrum(SMALL).bands
+    prior = FlowPrior(FlowConfig(channels=bands, steps=4, hidden=8, layers=2), rng)
+    data = torch.randn(200, bands, generator=rng) @ torch.randn(bands, bands, generator=rng) / bands**0.5
+    prior.whitening.fit(data + torch.randn(bands, generator=rng))
+    return shake(prior, 0.02, seed)
+
+
+@pytest.fixture(scope="session")
+def model():
+    """Three priors and an encoder with random weights; not to be changed."""
+    torch.manual_seed(0)
+    bands = Spectrum(SMALL).bands
+    encoder = Encoder(EncoderConfig(bands=bands, widths=(4, 8), bottleneck=4, context=32), len(SOURCES))
+    priors = {name: small_prior(seed) for seed, name in enumerate(SOURCES)}
+    return Model(SMALL, priors, shake(encoder, 0.2))

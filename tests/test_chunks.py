@@ -1,0 +1,83 @@
+"""Cutting into windows and joining again loses, doubles and colours nothing."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepsep.chunks import batched, join, windows
+
+
+@st.composite
+def layouts(draw):
+    core, context = draw(st.integers(1, 12)), draw(st.integers(0, 10))
+    fade = 2 * draw(st.integers(0, min(core // 2, context)))
+    return core, context, fade
+
+
+def counted(frames):
+    """A signal of 2 channels, 3 bins, whose every value says which frame it belongs to; frame 0 is not silence."""
+    return (torch.arange(frames) + 1.0).expand(2, 3, -1).clone()
+
+
+def cut(spectra, pieces):
+    return [p for p in torch.tensor_split(spectra, sorted(pieces), -1) if p.shape[-1]]
+
+
+@given(frames=st.integers(1, 60), layout=layouts(), pieces=st.lists(st.integers(0, 60), max_size=5))
+def test_a_window_sees_its_frames_and_silence_beyond_the_signal(frames, layout, pieces):
+    core, context, _ = layout
+    spectra = counted(frames)
+    seen = list(windows(cut(spectra, pieces), core, context))
+    assert sum(w.frames for w in seen) == frames
+    padded = torch.nn.functional.pad(spectra, (context, core + context))
+    for i, window in enumerate(seen):
+        assert window.first == i * core - context
+        expected = padded[..., i * core : i * core + core + 2 * context]
+        assert torch.equal(window.spectra, expected)
+
+
+@given(frames=st.integers(1, 60), layout=layouts(), pieces=st.lists(st.integers(0, 60), max_size=5))
+def test_joining_gives_every_frame_once_in_order(frames, layout, pieces):
+    core, context, fade = layout
+    spectra = counted(frames)
+    estimates = ((w, w.spectra[:1].clone()) for w in windows(cut(spectra, pieces), core, context))
+    joined = list(join(estimates, core, context, fade))
+    assert all(s.shape[-1] == e.shape[-1] for s, e in joined)
+    assert torch.equal(torch.cat([s for s, _ in joined], -1), spectra)
+    torch.testing.assert_close(torch.cat([e for _, e in joined], -1), spectra[:1])
+
+
+@given(count=st.integers(1, 5), layout=layouts(), short=st.integers(0, 11))
+def test_estimates_fade_evenly_into_one_another(count, layout, short):
+    """Window i says i everywhere: the joined estimate is i inside, and a straight line across each border."""
+    core, context, fade = layout
+    frames = count * core - min(short, core - 1)
+    estimates = (
+        (w, torch.full((1, 1, w.spectra.shape[-1]), float(i)))
+        for i, w in enumerate(windows([counted(frames)], core, context))
+    )
+    out = torch.cat([e for _, e in join(estimates, core, context, fade)], -1).flatten()
+    expected = torch.zeros(frames)
+    for i in range(1, count):
+        line = (torch.arange(frames) + 0.5 - i * core) / max(fade, 1e-9) + 0.5
+        expected += line.clamp(0, 1)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
+
+def test_a_fade_wider_than_what_windows_share_is_refused():
+    window = next(windows([counted(9)], 4, 2))
+    for fade, core, context in [(6, 8, 2), (6, 4, 4)]:
+        with pytest.raises(ValueError, match="fade 6"):
+            list(join([(window, window.spectra)], core, context, fade))
+
+
+@given(count=st.integers(0, 20), size=st.integers(1, 7))
+def test_batches_keep_order_and_size(count, size):
+    batches = list(batched(iter(range(count)), size))
+    assert [item for batch in batches for item in batch] == list(range(count))
+    assert all(len(batch) == size for batch in batches[:-1]) and all(0 < len(b) <= size for b in batches)
+
+
+def test_nothing_in_nothing_out():
+    assert list(windows([], 4, 2)) == [] and list(join([], 4, 2, 2)) == []

@@ -1,0 +1,101 @@
+"""The encoder's estimate of a frame needs `context` frames on either side and no more."""
+
+import pytest
+import torch
+from conftest import shake
+
+from deepsep.config import EncoderConfig, SpectrumConfig
+
+from deepsep.encoder import Encoder, mixture_features
+from deepsep.spectrum import Spectrum, stereo_power
+
+SPECTRUM = Spectrum(SpectrumConfig(rate=16000, n_fft=256, single_bins=8))
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def default():
+    """The encoder as it ships, random weights."""
+    torch.manual_seed(0)
+    return shake(Encoder(EncoderConfig(), 4), 0.05)
+
+
+def test_what_lies_beyond_the_context_cannot_be_heard(default):
+    context, core, beyond = default.config.context, 8, 24
+    features = noise(1, 4, 293, core + 2 * (context + beyond))
+    other = features.clone()
+    other[..., :beyond] = noise(1, 4, 293, beyond, seed=1)
+    other[..., -beyond:] = noise(1, 4, 293, beyond, seed=2)
+    middle = slice(beyond + context, beyond + context + core)
+    for a, b in zip(default(features), default(other), strict=True):
+        torch.testing.assert_close(a[..., middle], b[..., middle], atol=1e-5, rtol=0)
+        assert not torch.allclose(a, b, atol=1e-2)
+    near = features.clone()
+    near[..., middle.start - 8] += 3  # while a near frame is
+    assert not torch.allclose(default(near).log_gain[..., middle], default(features).log_gain[..., middle])
+
+
+def test_windows_with_context_equal_the_whole(model):
+    encoder = model.encoder
+    context, core = encoder.config.context, 24
+    features = noise(1, 4, encoder.config.bands, 3 * core + 2 * context)
+    whole = encoder(features)
+    for i in range(3):
+        part = encoder(features[..., i * core : (i + 1) * core + 2 * context])
+        for a, b in zip(part, whole, strict=True):
+            mine, theirs = a[..., context : context + core], b[..., context + i * core :][..., :core]
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_the_mean_explains_the_whole_mixture(model):
+    encoder = model.encoder
+    spectra = SPECTRUM.analyse(noise(1, 2, 2000))
+    planes = stereo_power(spectra, SPECTRUM)[..., :32]
+    posterior = encoder(mixture_features(planes, SPECTRUM))
+    power = (planes[:, 0] + planes[:, 1]) / 2
+    x = posterior.mean(power, SPECTRUM)
+    assert x.shape == (1, 3, SPECTRUM.bands, 32) and x.std(1).max() > 0.01
+    torch.testing.assert_close((SPECTRUM.to_power(x) - SPECTRUM.floor).sum(1), power, rtol=1e-4, atol=1e-6)
+
+
+def test_an_untrained_encoder_shares_the_mixture_out_evenly():
+    fresh = Encoder(EncoderConfig(bands=10, widths=(4, 8), context=16), 5).eval()
+    out = fresh(noise(2, 4, 10, 16))
+    torch.testing.assert_close(out.log_gain.exp(), torch.full((2, 5, 10, 16), 0.2))
+
+
+def test_a_mono_file_is_a_stereo_file_of_equal_channels():
+    spectra = SPECTRUM.analyse(noise(1, 3000))
+    mono = mixture_features(stereo_power(spectra, SPECTRUM)[None], SPECTRUM)
+    stereo = mixture_features(stereo_power(spectra.expand(2, -1, -1), SPECTRUM)[None], SPECTRUM)
+    torch.testing.assert_close(mono, stereo, atol=1e-5, rtol=1e-4)
+
+
+def test_swapped_channels_turn_only_the_left_right_plane():
+    spectra = SPECTRUM.analyse(noise(2, 3000) * torch.tensor([[1.0], [0.3]]))
+    a = mixture_features(stereo_power(spectra, SPECTRUM)[None], SPECTRUM)
+    b = mixture_features(stereo_power(spectra.flip(0), SPECTRUM)[None], SPECTRUM)
+    torch.testing.assert_close(a[:, 2], -b[:, 2])
+    torch.testing.assert_close(a[:, [0, 1, 3]], b[:, [0, 1, 3]])
+    assert (a[:, 2].mean() > 0.3) and a[:, :3].isfinite().all()
+
+
+def test_mid_and_side_hold_the_energy_of_left_and_right():
+    left, right, mid, side = stereo_power(SPECTRUM.analyse(noise(2, 3000)), SPECTRUM)
+    torch.testing.assert_close(left + right, mid + side, rtol=1e-4, atol=1e-6)
+
+
+def test_silence_has_finite_features():
+    planes = torch.zeros(1, 4, SPECTRUM.bands, 8)
+    assert mixture_features(planes, SPECTRUM).isfinite().all()
+
+
+@pytest.mark.parametrize("channels", [3, 6, 8])
+def test_many_channels_count_by_their_mean_power(channels):
+    spectra = SPECTRUM.analyse(noise(channels, 2000))
+    left, right, mid, side = stereo_power(spectra, SPECTRUM)
+    torch.testing.assert_close(left, SPECTRUM.band_power(spectra.abs().square()).mean(0))
+    assert torch.equal(left, right) and torch.equal(mid, 2 * left) and not side.any()

@@ -1,0 +1,127 @@
+"""Sources add up; their Wiener estimates do as well; the likelihood is that of a sum of Gaussians."""
+
+import pytest
+import torch
+
+from deepsep.config import SpectrumConfig
+from deepsep.mixture import BandLikelihood, mix, wiener_gains
+from deepsep.posterior import Posterior
+from deepsep.spectrum import Spectrum
+
+SPECTRUM = Spectrum(SpectrumConfig(rate=8000, n_fft=64, single_bins=4))
+
+
+def sources(b=2, k=3, n=5, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(b, k, SPECTRUM.bands, n, generator=rng).double()
+
+
+def likelihood(x, seed=1):
+    rng = torch.Generator().manual_seed(seed)
+    power = torch.rand(len(x), *x.shape[2:], generator=rng).double() + 0.01
+    return BandLikelihood(power, SPECTRUM.count_d.double(), SPECTRUM)
+
+
+def test_a_mixture_is_the_sum_of_its_sources():
+    stems = torch.tensor([[[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]]])
+    assert torch.equal(mix(stems), torch.tensor([[111.0, 222.0]]))
+
+
+def test_wiener_gains_are_shares_of_power_and_sum_to_one():
+    x = sources() * 5
+    gains = wiener_gains(x, SPECTRUM)
+    torch.testing.assert_close(gains.sum(1), torch.ones_like(gains[:, 0]))
+    power = SPECTRUM.to_power(x)
+    torch.testing.assert_close(gains, power / mix(power)[:, None])
+
+
+def test_wiener_estimates_sum_to_the_mixture():
+    x = sources(b=1)
+    bins = SPECTRUM.n_fft // 2 + 1
+    mixture = torch.randn(2, bins, 5, dtype=torch.complex128)
+    estimates = SPECTRUM.expand(wiener_gains(x, SPECTRUM))[:, :, None] * mixture
+    torch.testing.assert_close(mix(estimates)[0], mixture)
+
+
+def test_the_wiener_estimate_is_the_conditional_mean():
+    """E[S_0 | M] = g_0 M is the regression of S_0 on M, for draws of the model itself."""
+    x = torch.tensor([0.4, 0.1, -0.3]).double()
+    v = SPECTRUM.to_power(x)
+    rng = torch.Generator().manual_seed(0)
+    s = v.sqrt()[:, None] * torch.randn(3, 200000, generator=rng, dtype=torch.complex128)
+    m = s.sum(0)
+    regression = (s * m.conj()).real.mean(1) / m.abs().square().mean()
+    gains = wiener_gains(x[None, :, None, None], SPECTRUM).flatten()
+    torch.testing.assert_close(regression, gains, atol=0.01, rtol=0)
+
+
+def test_log_prob_is_that_of_complex_gaussians():
+    """The log density of single coefficients, summed over a band, up to the constant pi."""
+    x = sources(b=1, n=2)
+    bins = SPECTRUM.n_fft // 2 + 1
+    m = torch.randn(1, bins, 2, dtype=torch.complex128)
+    band = BandLikelihood(SPECTRUM_double().band_power(m.abs().square()), SPECTRUM.count_d.double(), SPECTRUM)
+    V = SPECTRUM.expand(mix(SPECTRUM.to_power(x)))
+    expected = -(V.log() + m.abs().square() / V).sum()
+    torch.testing.assert_close(band.log_prob(x)[0], expected)
+
+
+def SPECTRUM_double():
+    spectrum = Spectrum(SPECTRUM.config)
+    spectrum.count_d = spectrum.count_d.double()
+    return spectrum
+
+
+def test_the_score_is_the_gradient_of_log_prob():
+    x = sources(n=2)
+    posterior = Posterior([Flat()] * 3, likelihood(x), beta=0.7)
+    score = posterior.score(x, 1.0)
+    step = 1e-5
+    for index in [(0, 0, 3, 1), (1, 2, 0, 0), (1, 1, 7, 1)]:
+        up, down = x.clone(), x.clone()
+        up[index] += step
+        down[index] -= step
+        slope = (posterior.log_prob(up, 1.0) - posterior.log_prob(down, 1.0)).sum() / (2 * step)
+        torch.testing.assert_close(score[index], slope, rtol=1e-4, atol=1e-6)
+    assert not x.requires_grad
+
+
+class Flat:
+    def log_prob(self, x_bdn, sigma):
+        return 0 * x_bdn.flatten(1).sum(1)
+
+
+def test_the_score_vanishes_on_average_and_the_precision_is_its_variance():
+    """Fisher's two identities, over mixtures drawn from the model at x."""
+    x = sources(b=1, n=1).expand(20000, -1, -1, -1).clone()
+    V = mix(SPECTRUM.to_power(x))
+    weight = SPECTRUM.count_d.double()
+    # the mean of w unit exponentials: what w complex Gaussian coefficients' mean power is
+    gamma = torch.distributions.Gamma(weight, weight)
+    torch.manual_seed(0)
+    power = V * gamma.sample((len(x),))[..., None]
+    fit = BandLikelihood(power, weight, SPECTRUM)
+    score = Posterior([Flat()] * 3, fit).score(x, 1.0)
+    information = fit.precision(x)[0]
+    scale = information.sqrt()
+    assert (score.mean(0).abs() / scale).max() < 0.05
+    torch.testing.assert_close(score.var(0) / information, torch.ones_like(information), atol=0.2, rtol=0)
+
+
+def test_bands_that_the_sample_rate_lacks_have_no_say():
+    x = sources(b=1)
+    weight = SPECTRUM.count_d.double() * (torch.arange(SPECTRUM.bands) < 5)
+    fit = BandLikelihood(torch.rand(1, SPECTRUM.bands, 5).double(), weight, SPECTRUM)
+    other = x.clone()
+    other[:, :, 5:] += 3
+    torch.testing.assert_close(fit.log_prob(x), fit.log_prob(other))
+    assert not fit.precision(x)[:, :, 5:].any() and fit.precision(x)[:, :, :5].all()
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 3.0])
+def test_the_posterior_weighs_its_likelihood_by_beta(beta):
+    x = sources()
+    fit = likelihood(x)
+    posterior = Posterior([Flat()] * 3, fit, beta)
+    torch.testing.assert_close(posterior.log_prob(x, 0.5), beta * fit.log_prob(x))
+    torch.testing.assert_close(posterior.precision(x, 0.5), beta * fit.precision(x) + 4)

@@ -1,0 +1,202 @@
+"""The losses equal what they stand for, in cases where that can be worked out."""
+
+import math
+
+import pytest
+import torch
+from conftest import shake
+
+from deepsep.config import EncoderConfig, FlowConfig, SpectrumConfig
+from deepsep.data import gram_sums, mixtures
+from deepsep.encoder import Encoder, Posterior
+from deepsep.objectives import bits_per_dim, elbo, prior_loss, random_sigma, sleep_loss
+from deepsep.priors import FlowPrior
+from deepsep.spectrum import Spectrum, stereo_power
+
+SPECTRUM = Spectrum(SpectrumConfig(rate=8000, n_fft=64, single_bins=4))
+LOG_2PI = math.log(2 * math.pi)
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gaussian(mean_d, variance_d, **settings):
+    """A flow that is the Gaussian of these moments: fresh couplings are identities."""
+    prior = FlowPrior(FlowConfig(channels=len(mean_d), steps=2, hidden=4, layers=1, **settings))
+    prior.whitening.mean.copy_(mean_d)
+    prior.whitening.variance.copy_(variance_d)
+    return prior.eval()
+
+
+def constant_encoder(bands, logits, log_std):
+    """An encoder that gives every coefficient the same q."""
+    torch.manual_seed(0)
+    encoder = shake(Encoder(EncoderConfig(bands=bands, widths=(4,), bottleneck=2, context=8), len(logits)))
+    encoder.last.weight.zero_()
+    encoder.last.bias.copy_(torch.tensor([*logits, *(v + 1 for v in log_std)]))
+    return encoder
+
+
+@pytest.mark.parametrize("likelihood", [0.0, 1.0, 0.3])
+def test_elbo_of_one_gaussian_source_is_its_closed_form(likelihood):
+    """q = N(m, s^2), p = N(mu, v): every expectation is known, that of exp(-scale x) too."""
+    bands, frames, sigma, log_std = SPECTRUM.bands, 16, 0.3, -2.3
+    mu, v = noise(bands, seed=1), 0.3 + noise(bands, seed=2).square()
+    planes = (0.05 + noise(1, 1, bands, frames, seed=3).square()).expand(400, 4, -1, -1)
+    encoder = constant_encoder(bands, [0.0], [log_std])
+    value, _ = elbo(
+        encoder, [gaussian(mu, v)], planes, SPECTRUM, torch.Generator().manual_seed(4),
+        sigma=sigma, likelihood=likelihood,
+    )  # fmt: skip
+
+    power, s2 = planes[0, 0].double(), math.exp(2 * log_std)
+    mean = SPECTRUM.to_x(power)
+    mu, v = mu.double()[:, None], v.double()[:, None] + sigma**2
+    log_prior = -0.5 * (LOG_2PI + v.log() + ((mean - mu).square() + s2 + sigma**2) / v)
+    entropy = 0.5 * (1 + LOG_2PI) + log_std
+    scale, shift = SPECTRUM.config.scale, SPECTRUM.config.shift
+    log_v = scale * mean + shift
+    inverse_v = (-log_v + scale**2 * s2 / 2).exp()
+    fit = -SPECTRUM.count_d[:, None] * (log_v + (power + SPECTRUM.floor) * inverse_v)
+    expected = (log_prior + entropy + likelihood * fit).mean()
+    assert float(value) == pytest.approx(float(expected), abs=5e-3)
+
+
+def test_elbo_without_likelihood_is_minus_the_divergence_from_the_priors():
+    """Three sources: -KL(q, p) where nothing is observed, at sigma that blurs neither."""
+    bands, frames, sigma = SPECTRUM.bands, 8, 1e-3
+    logits, log_std = [0.5, -1.0, 0.2], [-1.0, -0.5, -1.5]
+    mus = [noise(bands, seed=s) for s in range(3)]
+    vs = [0.5 + noise(bands, seed=s + 9).square() for s in range(3)]
+    priors = [gaussian(mu, v, sigma_min=1e-4) for mu, v in zip(mus, vs, strict=True)]
+    planes = (0.05 + noise(1, 1, bands, frames, seed=3).square()).expand(800, 4, -1, -1)
+    value, _ = elbo(
+        constant_encoder(bands, logits, log_std), priors, planes, SPECTRUM,
+        torch.Generator().manual_seed(5), sigma=sigma, likelihood=0.0,
+    )  # fmt: skip
+    gains = torch.tensor(logits).softmax(0)
+    divergence = []
+    for k in range(3):
+        mean = SPECTRUM.to_x(gains[k] * planes[0, 0])
+        q = torch.distributions.Normal(mean, math.exp(log_std[k]))
+        p = torch.distributions.Normal(mus[k][:, None], vs[k].sqrt()[:, None])
+        divergence.append(torch.distributions.kl_divergence(q, p).mean())
+    assert float(value) == pytest.approx(-float(torch.stack(divergence).mean()), abs=5e-3)
+
+
+def test_elbo_reaches_the_encoder_and_not_the_priors():
+    bands = SPECTRUM.bands
+    encoder = constant_encoder(bands, [0.1, 0.2], [-1.0, -1.0]).requires_grad_()
+    prior = gaussian(torch.zeros(bands), torch.ones(bands)).requires_grad_(False)
+    planes = torch.ones(2, 4, bands, 8)
+    value, _ = elbo(encoder, [prior, prior], planes, SPECTRUM, torch.Generator())
+    value.backward()
+    assert encoder.last.bias.grad.abs().min() > 0
+    assert all(p.grad is None for p in prior.parameters())
+
+
+# -- sleep phase ---------------------------------------------------------------------------------------------------
+
+
+def stereo_scene(b=2, signals=4, stems=3):
+    """Mono signals, their gains into left and right, whose each is, and the stems as real stereo signals."""
+    x = noise(signals, (20 + 3) * SPECTRUM.hop, seed=1)
+    gains = noise(b, 2, signals, seed=2)
+    source = torch.tensor([0, 1, 2, 1])
+    stems_bkct = torch.stack(
+        [(gains[..., None] * x)[:, :, source == k].sum(2) for k in range(stems)], 1
+    )
+    gram = gram_sums(SPECTRUM.stft(x), SPECTRUM)
+    return mixtures(gram, gains, source, stems, SPECTRUM.count_d), SPECTRUM.stft(stems_bkct)
+
+
+def test_gram_sums_give_the_powers_of_really_mixed_signals():
+    m, stems_bkcfn = stereo_scene()
+    mix_bcfn = stems_bkcfn.sum(1)
+    total = SPECTRUM.band_power(mix_bcfn.abs().square()) * SPECTRUM.count_d[:, None]
+    torch.testing.assert_close(m.total_bdn, total.sum(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(m.mix_bcdn, stereo_power(mix_bcfn, SPECTRUM), rtol=1e-3, atol=1e-4)
+    own = SPECTRUM.band_power(stems_bkcfn.abs().square()) * SPECTRUM.count_d[:, None]
+    torch.testing.assert_close(m.power_bkdn, own.sum(2), rtol=1e-4, atol=1e-4)
+
+
+def test_the_masked_error_by_gram_sums_is_the_error_at_full_resolution():
+    m, stems_bkcfn = stereo_scene()
+    k, (b, d, n) = stems_bkcfn.shape[1], m.total_bdn.shape
+    log_gain = noise(b, k, d, n, seed=5).log_softmax(1)
+    posterior = Posterior(log_gain, 0.3 * noise(b, k, d, n, seed=6))
+    loss, figures = sleep_loss(posterior, m, SPECTRUM, density_weight=0.05)
+
+    mix_bcfn = stems_bkcfn.sum(1)
+    estimate = SPECTRUM.expand(log_gain.exp())[:, :, None] * mix_bcfn[:, None]
+    error = (estimate - stems_bkcfn).abs().square().flatten(2).sum(2)
+    power = stems_bkcfn.abs().square().flatten(2).sum(2)
+    small = 10**-2.5 * mix_bcfn.abs().square().flatten(1).sum(1)[:, None]
+    sdr = 10 * torch.log10((power + small) / (error + small))
+    for i in range(k):
+        assert figures[f"SDR {i}"] == pytest.approx(float(sdr.mean(0)[i]), abs=1e-3)
+
+    x_true = SPECTRUM.to_x(SPECTRUM.band_power(stems_bkcfn.abs().square().mean(2)))
+    mean = posterior.mean(SPECTRUM.band_power(mix_bcfn.abs().square().mean(1)), SPECTRUM)
+    q = torch.distributions.Normal(mean, posterior.log_std.exp())
+    density = -q.log_prob(x_true).mean() - 0.5 * LOG_2PI
+    assert figures["-log q"] == pytest.approx(float(density), rel=1e-3)
+    assert float(loss) == pytest.approx(float(-sdr.mean() + 0.5 * density), rel=1e-3)
+
+
+def test_the_best_mask_for_a_source_alone_is_one():
+    m, _ = stereo_scene(signals=4)
+    alone = type(m)(m.mix_bcdn, m.total_bdn, m.total_bdn[:, None], m.total_bdn[:, None])
+    q = Posterior(torch.zeros(alone.cross_bkdn.shape), torch.zeros(alone.cross_bkdn.shape))
+    _, figures = sleep_loss(q, alone, SPECTRUM)
+    assert figures["SDR"] == pytest.approx(25, abs=0.1)  # the ceiling that the relative floor sets
+
+
+# -- priors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [0.2, 1.0])
+def test_the_losses_of_the_exact_gaussian(sigma):
+    """bits/dim is the entropy; sigma score + eps has mean 0 given x, so only var(eps | x) = v / (v + sigma^2) is left."""
+    mean, v = torch.tensor([1.0, -2.0, 0.3, 0.0]), torch.tensor([0.3, 1.0, 2.0, 0.6])
+    prior = gaussian(mean, v, sigma_min=sigma, sigma_max=sigma * 1.0001)
+    x = mean[:, None] + v.sqrt()[:, None] * noise(3000, 4, 6, seed=1)
+    loss, figures = prior_loss(prior, x, torch.Generator().manual_seed(2), score_weight=0.5)
+    entropy = 0.5 * (1 + LOG_2PI + (v + sigma**2).log()).mean() / math.log(2)
+    assert figures["bits/dim"] == pytest.approx(float(entropy), abs=0.01)
+    assert figures["score error"] == pytest.approx(float((v / (v + sigma**2)).mean()), abs=0.01)
+    assert float(loss) == pytest.approx(figures["bits/dim"] + 0.5 * figures["score error"], rel=1e-5)
+
+    wrong = gaussian(mean + 0.5, v, sigma_min=sigma, sigma_max=sigma * 1.0001)
+    _, worse = prior_loss(wrong, x, torch.Generator().manual_seed(2), score_weight=0.5)
+    assert worse["score error"] > figures["score error"] and worse["bits/dim"] > figures["bits/dim"]
+
+
+def test_score_matching_has_no_pull_on_the_exact_score():
+    """Its gradient with respect to the flow's weights vanishes on average, and does not off the optimum."""
+    v = torch.tensor([0.5, 1.5])
+    x = v.sqrt()[:, None] * noise(20000, 2, 2, seed=3)
+
+    def pull(shift):
+        prior = gaussian(torch.full((2,), shift), v, sigma_min=0.5, sigma_max=0.5001)
+        loss, figures = prior_loss(prior, x, torch.Generator().manual_seed(4), score_weight=1e4)
+        prior.zero_grad()
+        loss.backward()
+        return torch.cat([p.grad.flatten() for n, p in prior.named_parameters() if n.endswith(".loc")]) / 1e4
+
+    assert pull(0.0).abs().max() < 0.02
+    assert pull(0.7).abs().max() > 0.2
+
+
+def test_noise_levels_are_log_uniform_over_the_priors_range():
+    prior = gaussian(torch.zeros(2), torch.ones(2), sigma_min=0.1, sigma_max=2.0)
+    sigma = random_sigma(prior, 20000, torch.Generator().manual_seed(0))
+    assert sigma.min() >= 0.1 and sigma.max() <= 2.0
+    place = (sigma.log() - math.log(0.1)) / math.log(20)
+    assert float(place.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(place.var()) == pytest.approx(1 / 12, abs=0.003)
+
+
+def test_bits_per_dim_are_nats_over_log_two_a_number():
+    assert float(bits_per_dim(torch.tensor([-6.0, -10.0]), torch.Size([2, 4, 2]))) == pytest.approx(1 / math.log(2))
