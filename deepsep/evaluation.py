@@ -368,8 +368,8 @@ def oracle_gains(analysis: Analysis, full: bool) -> Tensor:
 class NmfDictionaries:
     """Non-negative spectra of each source, learnt on its solo recordings: magnitudes on the model's bands.
 
-    Activations under the Kullback-Leibler divergence explain a mixture by all dictionaries together; the squares
-    of the sources' parts are the variances of a Wiener filter.
+    Activations under the Kullback-Leibler divergence explain a mixture by all dictionaries together; the
+    squares of the sources' parts are the variances of a Wiener filter.
     Reference: Smaragdis et al., Supervised and semi-supervised separation of sounds, 2007.
     """
 
@@ -446,17 +446,13 @@ class NmfDictionaries:
 
 
 def nmf_function() -> Callable[..., tuple[Any, Any, Any]]:
-    """scikit-learn's factorization, without its warning that a fixed number of steps was used up."""
+    """scikit-learn's factorization."""
     try:
         from sklearn.decomposition import non_negative_factorization
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.utils._testing import ignore_warnings
     except ImportError:
         raise MissingExtra('the nmf baseline needs scikit-learn: pip install "deepsep[eval]"') from None
-    quiet: Callable[..., tuple[Any, Any, Any]] = ignore_warnings(category=ConvergenceWarning)(
-        non_negative_factorization
-    )
-    return quiet
+    factorize: Callable[..., tuple[Any, Any, Any]] = non_negative_factorization
+    return factorize
 
 
 # --- the evaluation ------------------------------------------------------------------------------------
@@ -510,7 +506,7 @@ class Results:
         )
 
     def table(self, metric: Metric = "sdr") -> list[list[str]]:
-        """Rows of text, the heading first: song, method, a column for each source, their mean; totals last."""
+        """Rows of text, the heading first: song, method, each source's figure, their mean; totals last."""
         rows = [["song", "method", *self.sources, "mean"]]
         songs: list[str | None] = [*self.songs]
         for song in [*songs, None]:
@@ -615,8 +611,8 @@ def evaluate(
     """Scores each method on each song: SDR, SI-SDR and, with museval, BSS Eval v4.
 
     methods: names out of `METHODS`; by default `default_methods`, and nmf when nmf_data (source -> folder of
-    solo recordings) is given. settings: how to sample; its method and init are set by each method. seconds: the
-    length of an excerpt, by default whole songs. bss_eval: by default whether museval is installed; it is slow.
+    solo recordings) is given. settings: how to sample; its method and init are set by each method. seconds:
+    the length of an excerpt, by default whole songs. bss_eval: by default if museval is there; it is slow.
     Sources without a reference are separated but not scored, nor are silent references; `notes` says so.
     Raises DeepsepError for methods that cannot run, before any song is read, and as `read` does.
     """

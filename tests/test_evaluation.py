@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from deepsep import evaluation, metrics
+from deepsep.config import EncoderConfig, FlowConfig, SgldConfig, SpectrumConfig
+from deepsep.encoder import Encoder
+from deepsep.errors import DeepsepError, MissingExtra
+from deepsep.loudness import Loudness
+from deepsep.model import Model
+from deepsep.priors import FlowPrior
+from deepsep.separation import Settings, separate_blocks
+from deepsep.spectrum import Spectrum
+
+RATE = 8000
+SPECTRUM = SpectrumConfig(rate=RATE, n_fft=256, single_bins=16)
+SOURCES = ("vocals", "drums", "bass")
+FAST = Settings(sgld=SgldConfig(levels=2, steps=1, average=1))
+
+
+def sounds(seconds: float = 1.0, rate: int = RATE) -> dict[str, np.ndarray]:
+    """A gliding tone, bursts of noise and a low tone, in stereo."""
+    t = np.arange(round(seconds * rate)) / rate
+    random = np.random.default_rng(0)
+    noise = random.standard_normal((2, len(t))) * np.exp(-(t % 0.25) * 30)
+    vocals = np.sin(2 * np.pi * (700 * t + 300 * t**2)) * np.array([[0.3], [0.2]])
+    bass = np.sin(2 * np.pi * 110 * t) * np.array([[0.3], [0.3]])
+    return {"vocals": vocals, "drums": 0.2 * noise, "bass": bass}
+
+
+def write_song(folder: Path, stems: dict[str, np.ndarray], rate: int = RATE, suffix: str = "wav") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, samples in stems.items():
+        sf.write(folder / f"{name}.{suffix}", samples.T, rate, subtype="FLOAT" if suffix == "wav" else None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """Untrained flows whose whitening knows the sources' mean spectra, and an untrained encoder."""
+    spectrum = Spectrum(SPECTRUM)
+    priors = {}
+    for name, samples in sounds().items():
+        power = spectrum.band_power(spectrum.analyse(torch.tensor(samples).float()).abs().square().mean(0))
+        rng = torch.Generator().manual_seed(0)
+        priors[name] = FlowPrior(FlowConfig(channels=spectrum.bands, hidden=8, steps=1, layers=1), rng).eval()
+        priors[name].whitening.fit(spectrum.to_x(power).T)
+        priors[name].requires_grad_(False)
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(bands=spectrum.bands, widths=(4,), bottleneck=4, context=8), len(priors))
+    return Model(SPECTRUM, priors, encoder.eval().requires_grad_(False))
+
+
+@pytest.fixture(scope="module")
+def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_song(tmp_path_factory.mktemp("songs") / "tune", sounds())
+
+
+def run(path: Path, model: Model, *methods: str, **options) -> evaluation.Results:
+    return evaluation.evaluate(
+        evaluation.find_songs(path), model, methods, settings=FAST, bss_eval=False, **options
+    )
+
+
+# --- finding songs ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_stems_is_a_song_and_a_folder_of_songs_is_searched(tmp_path: Path) -> None:
+    (tmp_path / "b" / "deep" / "notes").mkdir(parents=True)
+    for name in ("b/deep/vocals.flac", "b/deep/Mixture.WAV", "a/bass.wav", "a/cover.png", "a/.drums.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("train/One - Song.stem.mp4", "test/Two.stem.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {s.name: s for s in evaluation.find_songs(tmp_path)}
+    assert list(found) == ["a", "b/deep", "test/Two", "train/One - Song"]
+    assert set(found["a"].stems) == {"bass"}
+    assert found["b/deep"].mixture == tmp_path / "b/deep/Mixture.WAV"
+    assert set(found["b/deep"].stems) == {"vocals"}
+    assert found["test/Two"].files == [tmp_path / "test/Two.stem.mp4"]
+    assert [s.name for s in evaluation.find_songs(tmp_path / "a")] == ["a"]
+    assert [s.name for s in evaluation.find_songs(tmp_path / "test/Two.stem.mp4")] == ["Two"]
+
+
+@pytest.mark.parametrize("name", ["none", "empty", "only-mixture", "plain.wav", "twice"])
+def test_what_is_no_song_is_one_clear_line(tmp_path: Path, name: str) -> None:
+    for path in (
+        "empty/read.me",
+        "only-mixture/mixture.wav",
+        "plain.wav",
+        "twice/bass.wav",
+        "twice/bass.flac",
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    with pytest.raises(DeepsepError, match=name) as error:
+        evaluation.find_songs(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def only(path: Path, seconds: float | None = None) -> evaluation.Clip:
+    (found,) = evaluation.find_songs(path)
+    return evaluation.read(found, SOURCES, seconds)
+
+
+def test_a_missing_mixture_is_the_sum_of_every_stem(tmp_path: Path) -> None:
+    stems = {**sounds(), "flute": sounds()["vocals"][:, ::-1]}
+    clip = only(write_song(tmp_path / "s", stems))
+    assert np.allclose(clip.mixture_ct, np.sum(list(stems.values()), 0), atol=1e-6)
+    assert set(clip.references) == set(SOURCES)
+    assert any("flute" in note for note in clip.notes)
+
+
+def test_stems_of_other_lengths_rates_and_channels_fit_the_mixture(tmp_path: Path) -> None:
+    stems = sounds()
+    folder = write_song(tmp_path / "s", {"mixture": np.sum(list(stems.values()), 0)})
+    write_song(folder, {"vocals": stems["vocals"][:, :5000], "drums": stems["drums"][:1]})
+    write_song(folder, {"bass": sounds(1.0, 2 * RATE)["bass"]}, 2 * RATE)
+    clip = only(folder)
+    assert {p.shape for p in clip.references.values()} == {clip.mixture_ct.shape} == {(2, RATE)}
+    assert metrics.sdr(stems["bass"], clip.references["bass"]) > 40
+    assert not clip.references["vocals"][:, 5000:].any()
+    assert np.array_equal(clip.references["drums"][0], clip.references["drums"][1])
+
+
+def test_an_excerpt_is_where_the_sources_are(tmp_path: Path) -> None:
+    stems = {name: np.pad(s, ((0, 0), (3 * RATE, 2 * RATE))) for name, s in sounds().items()}
+    clip = only(write_song(tmp_path / "s", stems), 1.0)
+    assert clip.mixture_ct.shape == (2, RATE)
+    kept = np.square(clip.mixture_ct).sum() / np.square(np.sum(list(stems.values()), 0)).sum()
+    assert kept > 0.99
+    assert only(tmp_path / "s", 60.0).seconds == 6.0
+    assert only(tmp_path / "s", 5.999).mixture_ct.shape == (2, round(5.999 * RATE))
+
+
+def test_a_song_of_other_instruments_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DeepsepError, match="flute"):
+        only(write_song(tmp_path / "s", {"flute": sounds()["vocals"]}))
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_a_stem_file_is_read_alike_by_ffmpeg_and_by_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    stempeg = pytest.importorskip("stempeg")
+    (path,) = (Path(stempeg.__file__).parent / "data").glob("*.stem.mp4")
+    (found,) = evaluation.find_songs(path)
+    clip = evaluation.read(found, ["vocals", "drums", "bass", "other"])
+    assert list(clip.references) == ["vocals", "drums", "bass", "other"]
+    assert np.allclose(clip.mixture_ct, np.sum(list(clip.references.values()), 0), atol=1e-5)
+    assert any("mastered" in note for note in clip.notes)
+    monkeypatch.setattr(evaluation.shutil, "which", lambda name: None)
+    again = evaluation.read(found, ["vocals", "drums", "bass", "other"])
+    for name, samples in clip.references.items():
+        assert metrics.sdr(samples, again.references[name][:, : samples.shape[1]]) > 60
+
+
+# --- methods ---------------------------------------------------------------------------------------------
+
+
+def test_the_mixture_as_estimate_has_the_rest_as_its_error(song: Path, model: Model) -> None:
+    results = run(song, model, "mixture")
+    stems = sounds()
+    for name, own in stems.items():
+        rest = np.sum([s for other, s in stems.items() if other != name], 0)
+        expected = 10 * math.log10(np.square(own).sum() / np.square(rest).sum())
+        assert results.mean("mixture", song="tune", source=name) == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_oracle_is_the_ceiling(song: Path, model: Model) -> None:
+    results = run(song, model)
+    assert results.methods == [m for m in evaluation.METHODS if m != "nmf"]
+    assert set(results.took) == set(results.methods)
+    for name in SOURCES:
+        figures = {m: results.mean(m, song="tune", source=name) for m in results.methods}
+        assert max(figures, key=lambda m: figures[m]).startswith("oracle")
+    best = results.mean("oracle")
+    assert all(results.mean(m) < best for m in results.methods if not m.startswith("oracle"))
+    assert results.mean("mixture") + 3 < results.mean("stationary")
+    assert best <= results.mean("oracle-full") + 0.1
+
+
+@pytest.mark.parametrize("method", ["stationary", "sgld", "encoder", "encoder+sgld", "nmf", "oracle"])
+@pytest.mark.parametrize("rate", [RATE, RATE // 2, 3 * RATE])
+def test_estimates_sum_to_the_mixture_at_the_songs_own_rate(
+    method: str, rate: int, model: Model, tmp_path: Path
+) -> None:
+    if method == "nmf":
+        pytest.importorskip("sklearn")
+    clip = only(write_song(tmp_path / "s", sounds(0.6, rate), rate))
+    bands = Spectrum(SPECTRUM).bands
+    atoms = {s: np.random.default_rng(i).random((2, bands)) for i, s in enumerate(SOURCES)}
+    analysis = evaluation.Analysis(clip, model)
+    stems = evaluation.estimate(method, analysis, model, FAST, evaluation.NmfDictionaries(atoms, 5))
+    assert stems.shape == (3, *clip.mixture_ct.shape)
+    assert metrics.sdr(clip.mixture_ct, stems.sum(0)) > (60 if method != "oracle" or rate == RATE else 40)
+
+
+def test_the_model_takes_the_route_of_separation(song: Path, model: Model) -> None:
+    clip = only(song)
+    loudness = Loudness()
+    loudness.hear(clip.mixture_ct)
+    separated = separate_blocks(
+        np.array_split(clip.mixture_ct, 5, axis=1), RATE, loudness.rms, RATE, model, FAST
+    )
+    stems = np.concatenate(list(separated), -1)
+    found = evaluation.estimate("encoder", evaluation.Analysis(clip, model), model, FAST, None)
+    assert np.allclose(found, stems, atol=1e-5)
+
+
+def test_nmf_learns_each_source_from_its_own_recordings(tmp_path: Path, song: Path, model: Model) -> None:
+    pytest.importorskip("sklearn")
+    folders = {s: write_song(tmp_path / s, {"solo": x}) for s, x in sounds(3.0).items()}
+    results = run(song, model, "mixture", "nmf", nmf_data=folders)
+    assert results.mean("nmf") > results.mean("mixture") + 6
+    again = run(song, model, "nmf", nmf_data=folders)
+    assert again.mean("nmf") == results.mean("nmf")
+    with pytest.raises(DeepsepError, match="drums"):
+        run(song, model, "nmf", nmf_data={"vocals": folders["vocals"], "bass": folders["bass"]})
+
+
+def test_what_cannot_run_is_said_before_any_song_is_read(song: Path, model: Model) -> None:
+    missing = [evaluation.Song(name="gone", stems={"vocals": Path("gone/vocals.wav")})]
+    with pytest.raises(DeepsepError, match="choose from mixture"):
+        evaluation.evaluate(missing, model, ["magic"])
+    alone = Model(model.spectrum, model.priors)
+    assert "encoder" not in evaluation.default_methods(alone)
+    with pytest.raises(DeepsepError, match="no encoder"):
+        evaluation.evaluate(missing, alone, ["mixture", "encoder+sgld"])
+    with pytest.raises(DeepsepError, match="longer than 0"):
+        evaluation.evaluate(missing, model, ["mixture"], seconds=0)
+    if not metrics.has_museval():
+        with pytest.raises(MissingExtra, match="museval"):
+            evaluation.evaluate(missing, model, ["mixture"], bss_eval=True)
+
+
+# --- scores ----------------------------------------------------------------------------------------------
+
+
+def test_a_silent_reference_is_not_scored_and_that_is_said(tmp_path: Path, model: Model) -> None:
+    stems = sounds()
+    stems["bass"] = stems["bass"] * 1e-6  # what a lossy codec leaves of silence
+    results = run(write_song(tmp_path / "tune", stems), model, "mixture", "stationary", "oracle")
+    assert {s.source for s in results.scores} == {"vocals", "drums"}
+    assert math.isnan(results.mean("oracle", song="tune", source="bass"))
+    assert not math.isnan(results.mean("oracle"))
+    assert "tune: bass silent, not scored" in results.notes
+
+
+def test_a_song_of_silence_leaves_nothing_to_score(tmp_path: Path, model: Model) -> None:
+    results = run(write_song(tmp_path / "s", {"bass": np.zeros((2, RATE))}), model, "mixture", "sgld")
+    assert not results.scores
+    assert math.isnan(results.mean("sgld"))
+    assert json.loads(results.to_json())["mean"]["sgld"]["sdr"]["mean"] is None
+
+
+def test_any_subset_of_sources_is_scored_while_all_are_separated(tmp_path: Path, model: Model) -> None:
+    stems = sounds()
+    folder = write_song(
+        tmp_path / "tune", {"drums": stems["drums"], "mixture": np.sum(list(stems.values()), 0)}
+    )
+    results = run(folder, model, "mixture", "stationary", "oracle")
+    assert {s.source for s in results.scores} == {"drums"}
+    assert any("no reference for vocals, bass" in note for note in results.notes)
+    assert results.mean("mixture") < results.mean("stationary") < results.mean("oracle")
+
+
+def test_the_total_is_the_mean_of_the_songs_not_of_the_sources(tmp_path: Path, model: Model) -> None:
+    write_song(tmp_path / "a", sounds())
+    write_song(tmp_path / "b", {k: v for k, v in sounds().items() if k != "drums"})
+    heard: list[tuple[int, int, str]] = []
+    results = run(tmp_path, model, "mixture", "stationary", on_progress=lambda *step: heard.append(step))
+    means = [results.mean("stationary", song=s) for s in ("a", "b")]
+    assert results.mean("stationary") == pytest.approx(np.mean(means))
+    drums = results.mean("stationary", song="a", source="drums")
+    assert results.mean("stationary", source="drums") == drums
+    assert heard[-1][:2] == (4, 4)
+    assert [step[0] for step in heard] == sorted(step[0] for step in heard)
+    assert {n: s for n, s in results.lengths.items()} == {"a": 1.0, "b": 1.0}
+
+
+def test_songs_of_one_name_stay_apart(tmp_path: Path, model: Model) -> None:
+    one = evaluation.find_songs(write_song(tmp_path / "x" / "tune", sounds()))
+    results = evaluation.evaluate([*one, *one], model, ["mixture"], bss_eval=False)
+    assert results.songs == ["tune", "tune (2)"]
+
+
+def test_table_json_and_plot_tell_the_same(tmp_path: Path, song: Path, model: Model) -> None:
+    results = run(song, model, "mixture", "oracle")
+    heading, first, second = results.table()
+    assert heading == ["song", "method", *SOURCES, "mean"]
+    assert first[:2] == ["tune", "mixture"] and second[:2] == ["", "oracle"]
+    told = json.loads(results.to_json())
+    assert told["songs"]["tune"]["methods"]["oracle"]["sdr"]["mean"] == pytest.approx(
+        float(second[-1]), abs=0.01
+    )
+    assert set(told["mean"]["oracle"]) == {"sdr", "si_sdr"}
+    assert results.table("si_sdr")[1] != first
+    pytest.importorskip("matplotlib")
+    for suffix in ("png", "svg"):
+        results.plot(tmp_path / f"scores.{suffix}")
+        assert (tmp_path / f"scores.{suffix}").stat().st_size > 1000
+    with pytest.raises(DeepsepError, match=r"scores\.nonsense"):
+        results.plot(tmp_path / "scores.nonsense")
