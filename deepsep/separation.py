@@ -1,13 +1,13 @@
-"""The whole route, in order: samples -> one gain -> frames -> windows -> sampler or encoder -> masks -> stems.
+"""The whole route: samples -> one gain -> frames -> windows -> sampler or encoder -> masks -> stems.
 
-Shape suffixes: b batch, k stem, c audio channel, t sample, f bin, d band, n frame. Streams in, streams out: memory
-does not grow with the track.
+Shape suffixes: b batch, k stem, c audio channel, t sample, f bin, d band, n frame. Streams in, streams out:
+memory does not grow with the track.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ Method = Literal["sgld", "encoder"]
 CORE = 256  # frames of a window that count
 SGLD_CONTEXT = 64
 SGLD_FADE = 32
+ENCODER_DRAWS = 16  # from q, for its spread
 INDEPENDENT = 0.375  # coefficients per bin and frame: frames overlap by three quarters
 
 
@@ -42,6 +43,7 @@ class Settings:
     seed: int = 0
     batch_size: int = 4
     device: str = "cpu"
+    samples: int = 1  # 1 is the point estimate; more are that many draws from the posterior
 
 
 def pick_device(name: str) -> str:
@@ -83,16 +85,23 @@ def separate_blocks(
     model: Model,
     settings: Settings,
     *,
+    groups: Sequence[Sequence[int]] | None = None,
+    on_spread: Callable[[Tensor], None] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Stems of a track that comes in blocks: float32 (c, t) at `rate` -> float32 (k, c, t), `samples` in all.
 
-    rms is the track's `Loudness`; a silent track (0) gives silent stems. on_progress hears how many samples are done.
+    rms is the track's `Loudness`; a silent track (0) gives silent stems. on_progress hears how many
+    samples are done. groups are the sources that each stem sums, by number; by default every source is a
+    stem. Several samples of the posterior (`settings.samples`) come one after the other: (s k, c, t).
+    on_spread hears, frames in order, the standard deviation (k, d, n) of the stems' Wiener gains under the
+    posterior.
     """
     spectrum = Spectrum(model.spectrum, rate, settings.device)
+    groups = groups or [[k] for k in range(len(model.sources))]
     if rms == 0:
         for block in blocks:
-            yield np.zeros((len(model.sources), *block.shape), np.float32)
+            yield np.zeros((settings.samples * len(groups), *block.shape), np.float32)
         return
     core, context, fade = layout(model, settings)
     scaled = (
@@ -102,9 +111,14 @@ def separate_blocks(
     estimates = (
         pair
         for batch in chunks.batched(cut, settings.batch_size)
-        for pair in zip(batch, gains_of(batch, model, spectrum, settings), strict=True)
+        for pair in zip(
+            batch,
+            estimates_of(batch, model, spectrum, settings, groups, spread=on_spread is not None),
+            strict=True,
+        )
     )
-    joined = chunks.join(estimates, core, context, fade)
+    joined = tell_spread(chunks.join(estimates, core, context, fade), len(groups), on_spread)
+    joined = thinner(joined, settings.samples)
     stems = (spectrum.expand(gain_kdn)[:, None] * spectra_cfn for spectra_cfn, gain_kdn in joined)
     done = 0
     for stems_kct in spectrum.synthesise_stream(stems):
@@ -124,6 +138,81 @@ def layout(model: Model, settings: Settings) -> tuple[int, int, int]:
     return CORE, max(SGLD_CONTEXT, deep), SGLD_FADE
 
 
+def tell_spread(
+    joined: Iterable[tuple[Tensor, Tensor]], stems: int, on_spread: Callable[[Tensor], None] | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Hands the last `stems` planes of each estimate to on_spread, and the others on."""
+    for spectra_cfn, estimate_kdn in joined:
+        if on_spread is None:
+            yield spectra_cfn, estimate_kdn
+        else:
+            on_spread(estimate_kdn[-stems:])
+            yield spectra_cfn, estimate_kdn[:-stems]
+
+
+def thinner(joined: Iterable[tuple[Tensor, Tensor]], samples: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same frames in shorter pieces, so that many samples of a track need no more memory than one."""
+    step = max(8, CORE // samples)
+    for spectra_cfn, estimate_kdn in joined:
+        for at in range(0, spectra_cfn.shape[-1], step):
+            yield spectra_cfn[..., at : at + step], estimate_kdn[..., at : at + step]
+
+
+@torch.no_grad()
+def estimates_of(
+    batch: Sequence[chunks.Window],
+    model: Model,
+    spectrum: Spectrum,
+    settings: Settings,
+    groups: Sequence[Sequence[int]],
+    *,
+    spread: bool,
+) -> Tensor:
+    """Gains of the groups' stems, for each sample, then their spread if wanted: (b, s k [+ k], d, n)."""
+
+    def grouped(gains_bkdn: Tensor) -> Tensor:
+        return torch.stack([gains_bkdn[:, list(group)].sum(1) for group in groups], 1)
+
+    if settings.samples == 1 and not spread:
+        return grouped(gains_of(batch, model, spectrum, settings))
+    last: dict[int, Tensor] = {}
+    count, mean, square = 0, torch.zeros(()), torch.zeros(())
+    for chain, draw in posterior_draws(batch, model, spectrum, settings):
+        gains = grouped(draw)
+        last[chain] = gains
+        count, mean, square = count + 1, mean.to(gains) + gains, square.to(gains) + gains.square()
+    mean, square = mean / count, square / count
+    if settings.samples > 1:
+        planes = [last[sample] for sample in range(settings.samples)]
+    else:
+        planes = [
+            grouped(gains_of(batch, model, spectrum, settings)) if settings.method == "encoder" else mean
+        ]
+    if spread:
+        planes.append((square - mean.square()).clamp_min(0).sqrt())
+    return torch.cat(planes, 1)
+
+
+def posterior_draws(
+    batch: Sequence[chunks.Window], model: Model, spectrum: Spectrum, settings: Settings
+) -> Iterator[tuple[int, Tensor]]:
+    """Numbered draws of the gains (b, k, d, n): from the encoder's q, or SGLD's late iterates by chain."""
+    planes = torch.stack([stereo_power(w.spectra, spectrum) for w in batch])
+    first = [w.first for w in batch]
+    if settings.method == "sgld":
+        chains = settings.samples if settings.samples > 1 else settings.sgld.chains
+        settings = replace(settings, sgld=replace(settings.sgld, chains=chains))
+        yield from sgld_draws(planes, first, model, spectrum, settings)
+        return
+    assert model.encoder is not None
+    q = model.encoder(mixture_features(planes, spectrum))
+    mean = q.mean((planes[:, 0] + planes[:, 1]) / 2, spectrum)
+    _, k, d, n = mean.shape
+    for number in range(max(settings.samples, ENCODER_DRAWS)):
+        noises = [sgld.frame_noise(settings.seed, number, f, (k, d, n))(0) for f in first]
+        yield number, wiener_gains(mean + q.log_std.exp() * torch.stack(noises).to(mean), spectrum)
+
+
 @torch.no_grad()
 def gains_of(batch: Sequence[chunks.Window], model: Model, spectrum: Spectrum, settings: Settings) -> Tensor:
     """Wiener gains (b, k, d, n) of some windows."""
@@ -139,6 +228,16 @@ def sgld_gains(
     planes_bcdn: Tensor, first: Sequence[int], model: Model, spectrum: Spectrum, settings: Settings
 ) -> Tensor:
     """Wiener gains averaged over the late iterates of all chains: (b, k, d, n)."""
+    total = torch.zeros(())
+    for _, gains in sgld_draws(planes_bcdn, first, model, spectrum, settings):
+        total = total.to(gains) + gains
+    return total / total.sum(1, keepdim=True)
+
+
+def sgld_draws(
+    planes_bcdn: Tensor, first: Sequence[int], model: Model, spectrum: Spectrum, settings: Settings
+) -> Iterator[tuple[int, Tensor]]:
+    """Wiener gains (b, k, d, n) of every late iterate, with the number of its chain."""
     config = settings.sgld
     power = (planes_bcdn[:, 0] + planes_bcdn[:, 1]) / 2
     start = starting_point(planes_bcdn, power, model, spectrum, settings)
@@ -148,8 +247,7 @@ def sgld_gains(
         BandLikelihood((power + spectrum.floor), weight, spectrum),
         config.likelihood,
     )
-    b, k, d, n = start.shape
-    total = start.new_zeros(start.shape)
+    _, k, d, n = start.shape
     late = config.levels * config.steps - min(config.average, config.levels * config.steps)
     for chain in range(config.chains):
         noises = [sgld.frame_noise(settings.seed, chain, f, (k, d, n)) for f in first]
@@ -159,8 +257,7 @@ def sgld_gains(
 
         for state, _ in sgld.anneal(start, posterior, config, noise):
             if state.step > late:
-                total += wiener_gains(state.position, spectrum)
-    return total / total.sum(1, keepdim=True)
+                yield chain, wiener_gains(state.position, spectrum)
 
 
 def starting_point(
