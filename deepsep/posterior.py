@@ -5,7 +5,7 @@ Shape suffixes: b batch, k stem, d band, n frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,12 +40,20 @@ class Posterior:
         return log_p
 
     def score(self, x_bkdn: Tensor, sigma: float) -> Tensor:
-        """grad log p with respect to x, same shape."""
-        with torch.enable_grad():
-            x = x_bkdn.detach().requires_grad_()
-            (grad,) = torch.autograd.grad(self.log_prob(x, sigma).sum(), x)
+        """grad log p with respect to x, same shape; one prior's graph at a time, to bound memory."""
+        grad = self.beta * gradient(self.likelihood.log_prob, x_bkdn)
+        for k, prior in enumerate(self.priors):
+            grad[:, k] += gradient(lambda x, p=prior: p.log_prob(x, sigma), x_bkdn[:, k])  # type: ignore[misc]
         return grad
 
     def precision(self, x_bkdn: Tensor, sigma: float) -> Tensor:
         """How steep the posterior can be, per coordinate: 1 / sigma^2 for the priors plus the likelihood's part."""
         return self.beta * self.likelihood.precision(x_bkdn) + sigma**-2
+
+
+def gradient(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """grad of a log density (b, ...) -> (b,), at x."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(log_prob(x).sum(), x)
+    return grad
