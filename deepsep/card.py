@@ -164,9 +164,9 @@ def _body(facts: Mapping[str, Any], repo: str) -> list[str]:
     return [
         *lines,
         "",
-        "Bits per dimension tell how well a prior predicts recordings it was not trained on, at a noise level; "
-        "lower is better. They are no measure of separation. Figures of the encoder come from mixtures simulated "
-        "during its training; they are no benchmark.",
+        "Bits per dimension tell how well a prior predicts recordings it was not trained on, at a noise "
+        "level; lower is better. They are no measure of separation. Figures of the encoder come from "
+        "mixtures simulated during its training; they are no benchmark.",
     ]
 
 
