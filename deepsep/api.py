@@ -44,8 +44,8 @@ def load_priors(
         offline: use the local cache only.
         on_progress: called with (file name, bytes so far, bytes in all) while files are downloaded.
 
-    The model's `sources` are its instruments in order; `info` holds what the priors say of themselves, such as
-    their licences, and `info["origins"]` the commit that each source came from.
+    The model's `sources` are its instruments in order; `info` holds what the priors say of themselves, such
+    as their licences, and `info["origins"]` the commit that each source came from.
     Raises DeepsepError for priors that are not there, do not fit together or are damaged.
     """
     chosen = pick_device(device)
