@@ -48,20 +48,24 @@ __all__ = [
 ]
 
 Samples = NDArray[np.float32]
-Metric = Literal["sdr", "si_sdr", "bss_eval"]
+Metric = Literal["sdr", "si_sdr", "sdr_median"]
 OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, what comes next
 
 METHODS = {
     "mixture": "the mixture itself as every estimate",
     "stationary": "Wiener filter from each prior's mean spectrum, the same at all times",
-    "nmf": "Wiener filter from non-negative dictionaries, learnt on solo recordings of each source",
+    "nmf": "mask from non-negative dictionaries, learnt on solo recordings of each source",
     "sgld": "Langevin sampling under the priors alone",
     "encoder": "amortized inference",
     "encoder+sgld": "Langevin sampling from the encoder's estimate",
     "oracle": "ratio mask of the true sources on the model's bands: the ceiling of any mask there",
     "oracle-full": "ratio mask of the true sources in every bin and channel",
 }
-METRICS: dict[str, str] = {"sdr": "SDR", "si_sdr": "SI-SDR", "bss_eval": "BSS Eval v4 SDR, median"}
+METRICS: dict[Metric, str] = {
+    "sdr": "SDR",
+    "si_sdr": "SI-SDR",
+    "sdr_median": "median SDR over seconds (BSS Eval v4)",
+}
 NI_NAMES = {"vox": "vocals", "vocal": "vocals", "voice": "vocals", "drum": "drums", "others": "other"}
 MIXTURE_NAMES = ("mixture", "mix")
 STEM_SUFFIXES = (".stem.mp4", ".stem.m4a")
@@ -368,13 +372,13 @@ def oracle_gains(analysis: Analysis, full: bool) -> Tensor:
 class NmfDictionaries:
     """Non-negative spectra of each source, learnt on its solo recordings: magnitudes on the model's bands.
 
-    Activations under the Kullback-Leibler divergence explain a mixture by all dictionaries together; the
-    squares of the sources' parts are the variances of a Wiener filter.
+    Activations under the Kullback-Leibler divergence explain a mixture by all dictionaries together. That
+    divergence has magnitudes add up, so a source's gain is its part of their sum.
     Reference: Smaragdis et al., Supervised and semi-supervised separation of sounds, 2007.
     """
 
     atoms: dict[str, NDArray[np.float64]]  # (r, d)
-    iterations: int = 100
+    iterations: int = 20  # more fit the mixture better, and the sources worse
 
     @classmethod
     def learn(
@@ -385,7 +389,7 @@ class NmfDictionaries:
         components: int = 32,
         files: int = 40,
         frames: int = 4000,
-        iterations: int = 100,
+        iterations: int = 60,
         seed: int = 0,
     ) -> NmfDictionaries:
         """Learns `components` spectra of each source from frames of up to `files` of its recordings."""
@@ -404,7 +408,8 @@ class NmfDictionaries:
                 if heard:
                     own = np.concatenate(heard).astype(np.float64)
                     pick = random.permutation(len(own))[: -(-frames // len(chosen))]
-                    pieces.append(np.exp(own[np.sort(pick)] / 2))
+                    magnitude = np.exp(own[np.sort(pick)] / 2)
+                    pieces.append(magnitude / np.maximum(magnitude.sum(1, keepdims=True), 1e-3))
             if not pieces:
                 raise DeepsepError(f"{folder}: has no recording that is neither silent nor too short")
             _, learnt, _ = factorize(
@@ -418,10 +423,10 @@ class NmfDictionaries:
                 random_state=seed,
             )
             atoms[source] = learnt / np.maximum(learnt.sum(1, keepdims=True), 1e-12)
-        return cls(atoms, iterations)
+        return cls(atoms)
 
     def gains(self, power_dn: Tensor, spectrum: Spectrum) -> Tensor:
-        """Wiener gains (k, d, n) of a mixture by its band powers."""
+        """Gains (k, d, n) of a mixture by its band powers; they sum to 1."""
         present = spectrum.present_d.numpy()
         magnitude = power_dn.numpy().astype(np.float64).T ** 0.5
         level = max(float(magnitude.mean()), 1e-12)
@@ -441,8 +446,8 @@ class NmfDictionaries:
         for own in self.atoms.values():
             parts.append(activity[:, at : at + len(own)] @ own)
             at += len(own)
-        variance = np.square(np.stack(parts)).transpose(0, 2, 1) + 1e-20
-        return torch.from_numpy(variance / variance.sum(0)).float()
+        share = np.stack(parts).transpose(0, 2, 1) + 1e-20
+        return torch.from_numpy(share / share.sum(0)).float()
 
 
 def nmf_function() -> Callable[..., tuple[Any, Any, Any]]:
@@ -460,14 +465,14 @@ def nmf_function() -> Callable[..., tuple[Any, Any, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The figures of one method on one source of a song, in dB; bss_eval is None unless computed."""
+    """The figures of one method on one source of a song, in dB."""
 
     song: str
     source: str
     method: str
     sdr: float
     si_sdr: float
-    bss_eval: float | None = None
+    sdr_median: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,12 +491,6 @@ class Results:
         """The songs that were scored, in order."""
         return list(dict.fromkeys(score.song for score in self.scores))
 
-    @property
-    def metrics(self) -> list[Metric]:
-        """The figures that were computed."""
-        extra: list[Metric] = ["bss_eval"] if any(s.bss_eval is not None for s in self.scores) else []
-        return ["sdr", "si_sdr", *extra]
-
     def mean(
         self, method: str, *, song: str | None = None, source: str | None = None, metric: Metric = "sdr"
     ) -> float:
@@ -499,10 +498,9 @@ class Results:
         if song is None:
             return average(self.mean(method, song=s, source=source, metric=metric) for s in self.songs)
         return average(
-            value
+            getattr(s, metric)
             for s in self.scores
             if (s.song, s.method) == (song, method) and source in (None, s.source)
-            if (value := getattr(s, metric)) is not None
         )
 
     def table(self, metric: Metric = "sdr") -> list[list[str]]:
@@ -529,7 +527,7 @@ class Results:
                     **{s: plain(self.mean(method, song=song, source=s, metric=metric)) for s in self.sources},
                     "mean": plain(self.mean(method, song=song, metric=metric)),
                 }
-                for metric in self.metrics
+                for metric in METRICS
             }
 
         sound = sum(self.lengths.values())
@@ -605,14 +603,13 @@ def evaluate(
     settings: Settings | None = None,
     seconds: float | None = None,
     nmf_data: Mapping[str, Path] | None = None,
-    bss_eval: bool | None = None,
     on_progress: OnProgress | None = None,
 ) -> Results:
-    """Scores each method on each song: SDR, SI-SDR and, with museval, BSS Eval v4.
+    """Scores each method on each song: SDR, SI-SDR and the median SDR.
 
     methods: names out of `METHODS`; by default `default_methods`, and nmf when nmf_data (source -> folder of
     solo recordings) is given. settings: how to sample; its method and init are set by each method. seconds:
-    the length of an excerpt, by default whole songs. bss_eval: by default if museval is there; it is slow.
+    the length of an excerpt, by default whole songs.
     Sources without a reference are separated but not scored, nor are silent references; `notes` says so.
     Raises DeepsepError for methods that cannot run, before any song is read, and as `read` does.
     """
@@ -622,9 +619,6 @@ def evaluate(
     check(chosen, model, nmf_data)
     if seconds is not None and not seconds > 0:
         raise DeepsepError(f"an excerpt must be longer than 0 s, got {seconds:g}")
-    with_bss_eval = metrics.has_museval() if bss_eval is None else bss_eval
-    if with_bss_eval and not metrics.has_museval():
-        raise MissingExtra('the BSS Eval figures need museval: pip install "deepsep[eval]"')
     results = Results(model.sources, chosen)
     steps = len(songs) * len(chosen)
     tell = on_progress or (lambda done, total, what: None)
@@ -652,7 +646,7 @@ def evaluate(
             stems_kct = estimate(method, analysis, model, settings or Settings(), dictionaries)
             results.took[method] = results.took.get(method, 0.0) + time.perf_counter() - start
             found = {s: stems_kct[model.sources.index(s)] for s in scored}
-            results.scores.extend(score(name, method, clip, found, with_bss_eval))
+            results.scores.extend(score(name, method, clip, found))
     tell(steps, steps, "done")
     return results
 
@@ -695,17 +689,13 @@ def estimate(
     )
 
 
-def score(song: str, method: str, clip: Clip, found: Mapping[str, Samples], bss_eval: bool) -> list[Score]:
+def score(song: str, method: str, clip: Clip, found: Mapping[str, Samples]) -> list[Score]:
     """The figures of each source that was found, against its reference."""
-    medians: list[float | None] = [None] * len(found)
-    if bss_eval:
-        true = np.stack([clip.references[s] for s in found])
-        medians = [*metrics.bss_eval(true, np.stack(list(found.values())), clip.rate)]
+    true = [clip.references[s] for s in found]
+    medians = metrics.median_sdr(true, list(found.values()), clip.rate)
     return [
-        Score(
-            song, s, method, metrics.sdr(clip.references[s], e), metrics.si_sdr(clip.references[s], e), median
-        )
-        for (s, e), median in zip(found.items(), medians, strict=True)
+        Score(song, source, method, metrics.sdr(s, e), metrics.si_sdr(s, e), median)
+        for (source, e), s, median in zip(found.items(), true, medians, strict=True)
     ]
 
 

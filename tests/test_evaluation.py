@@ -13,7 +13,7 @@ import torch
 from deepsep import evaluation, metrics
 from deepsep.config import EncoderConfig, FlowConfig, SgldConfig, SpectrumConfig
 from deepsep.encoder import Encoder
-from deepsep.errors import DeepsepError, MissingExtra
+from deepsep.errors import DeepsepError
 from deepsep.loudness import Loudness
 from deepsep.model import Model
 from deepsep.priors import FlowPrior
@@ -65,9 +65,7 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(path: Path, model: Model, *methods: str, **options) -> evaluation.Results:
-    return evaluation.evaluate(
-        evaluation.find_songs(path), model, methods, settings=FAST, bss_eval=False, **options
-    )
+    return evaluation.evaluate(evaluation.find_songs(path), model, methods, settings=FAST, **options)
 
 
 # --- finding songs ---------------------------------------------------------------------------------------
@@ -240,9 +238,6 @@ def test_what_cannot_run_is_said_before_any_song_is_read(song: Path, model: Mode
         evaluation.evaluate(missing, alone, ["mixture", "encoder+sgld"])
     with pytest.raises(DeepsepError, match="longer than 0"):
         evaluation.evaluate(missing, model, ["mixture"], seconds=0)
-    if not metrics.has_museval():
-        with pytest.raises(MissingExtra, match="museval"):
-            evaluation.evaluate(missing, model, ["mixture"], bss_eval=True)
 
 
 # --- scores ----------------------------------------------------------------------------------------------
@@ -292,7 +287,7 @@ def test_the_total_is_the_mean_of_the_songs_not_of_the_sources(tmp_path: Path, m
 
 def test_songs_of_one_name_stay_apart(tmp_path: Path, model: Model) -> None:
     one = evaluation.find_songs(write_song(tmp_path / "x" / "tune", sounds()))
-    results = evaluation.evaluate([*one, *one], model, ["mixture"], bss_eval=False)
+    results = evaluation.evaluate([*one, *one], model, ["mixture"])
     assert results.songs == ["tune", "tune (2)"]
 
 
@@ -305,7 +300,7 @@ def test_table_json_and_plot_tell_the_same(tmp_path: Path, song: Path, model: Mo
     assert told["songs"]["tune"]["methods"]["oracle"]["sdr"]["mean"] == pytest.approx(
         float(second[-1]), abs=0.01
     )
-    assert set(told["mean"]["oracle"]) == {"sdr", "si_sdr"}
+    assert set(told["mean"]["oracle"]) == set(evaluation.METRICS)
     assert results.table("si_sdr")[1] != first
     pytest.importorskip("matplotlib")
     for suffix in ("png", "svg"):
