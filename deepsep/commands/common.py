@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -16,6 +21,7 @@ __all__ = [
     "pairs",
     "say",
     "set_threads",
+    "stoppable",
     "usage",
 ]
 
@@ -27,17 +33,18 @@ PriorsOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the local cache only.")]
-ThreadsOption = Annotated[Optional[int], typer.Option(min=1, help="CPU threads.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 
 
-def usage(message: str) -> typer.BadParameter:
-    """A mistake in the command itself: exit code 2."""
-    return typer.BadParameter(message)
+def usage(message: str) -> typer.Exit:
+    """A mistake in the command itself: says it in one line; the result is to be raised, for exit code 2."""
+    say(f"error: {message}")
+    return typer.Exit(2)
 
 
 def say(line: str) -> None:
-    """A line for people, on stderr, so that stdout stays for machines."""
-    typer.echo(line, err=True)
+    """A line for people, on stderr, so that stdout stays for machines. A file's name cannot break it."""
+    typer.echo(re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", line), err=True)
 
 
 def pairs(items: list[str], option: str) -> dict[str, str]:
@@ -51,7 +58,7 @@ def pairs(items: list[str], option: str) -> dict[str, str]:
     return table
 
 
-def listed(names: Optional[str]) -> list[str] | None:
+def listed(names: str | None) -> list[str] | None:
     """A comma-separated list."""
     return [n.strip() for n in names.split(",") if n.strip()] if names else None
 
@@ -62,3 +69,21 @@ def set_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within, a program that is told to end takes back what is half done first, as on Ctrl-C."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    names = [n for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
+    ours = [n for n in map(signal.Signals.__getitem__, names) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

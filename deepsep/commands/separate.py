@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+import re
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..config import SgldConfig
 from ..errors import DeepsepError
+from .batch import Batch, from_stdin
 from .common import (
-    INTERRUPTED,
     DeviceOption,
     OfflineOption,
     PriorsOption,
@@ -23,12 +22,20 @@ from .common import (
     pairs,
     say,
     set_threads,
+    stoppable,
     usage,
 )
+from .fetch import pin
+
+if TYPE_CHECKING:
+    from ..tracks import Input
 
 __all__ = ["separate"]
 
 SGLD = SgldConfig()
+FORMATS = ("wav", "flac", "mp3", "ogg", "stem")
+MOST_SAMPLES = 32  # each holds a file open for every stem
+SURE_CHAINS = 4  # from which the spread is told where nobody says how many
 
 
 def separate(
@@ -37,17 +44,20 @@ def separate(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the stems.")] = Path("stems"),
     filename: Annotated[
-        str, typer.Option(help="Pattern below it; also {parent} and {priors}.")
-    ] = "{track}/{stem}.{ext}",
+        str | None,
+        typer.Option(
+            help="Pattern below it, by default {track}/{stem}.{ext}; also {parent}, {priors} and {sample}."
+        ),
+    ] = None,
     format: Annotated[
         str, typer.Option("--format", "-f", help="wav, flac, mp3, ogg, or stem (one NI .stem.mp4).")
     ] = "wav",
     bit_depth: Annotated[str, typer.Option(help="float, 24 or 16 (wav, flac).")] = "float",
-    bitrate: Annotated[int, typer.Option(help="kbit/s of mp3.")] = 320,
+    bitrate: Annotated[int, typer.Option(min=8, max=320, help="kbit/s of mp3.")] = 320,
     codec: Annotated[str, typer.Option(help="aac or alac, in a stem file.")] = "aac",
-    stems: Annotated[Optional[str], typer.Option(help="Write only these, such as vocals,drums.")] = None,
+    stems: Annotated[str | None, typer.Option(help="Write only these, such as vocals,drums.")] = None,
     two_stems: Annotated[
-        Optional[str], typer.Option(help="Write this source and the rest, such as vocals.")
+        str | None, typer.Option(help="Write this source and the rest, such as vocals.")
     ] = None,
     method: Annotated[
         str, typer.Option(help="sgld (Langevin under the priors), encoder (one pass), or auto.")
@@ -56,20 +66,37 @@ def separate(
     prior: Annotated[
         list[str], typer.Option(help="Replace or add one instrument: vocals=DIR or vocals=org/name.")
     ] = [],  # noqa: B006
-    sources: Annotated[
-        Optional[str], typer.Option(help="Sources to infer, in order; by default all.")
-    ] = None,
+    sources: Annotated[str | None, typer.Option(help="Sources to infer, in order; by default all.")] = None,
     init: Annotated[
         str, typer.Option(help="Where SGLD starts: mixture (priors alone), encoder, or auto.")
     ] = "auto",
-    steps: Annotated[int, typer.Option(help="SGLD: Langevin steps a noise level.")] = SGLD.steps,
-    levels: Annotated[int, typer.Option(help="SGLD: noise levels.")] = SGLD.levels,
+    steps: Annotated[int, typer.Option(min=1, help="SGLD: Langevin steps a noise level.")] = SGLD.steps,
+    levels: Annotated[int, typer.Option(min=1, help="SGLD: noise levels.")] = SGLD.levels,
     sigma_max: Annotated[float, typer.Option(help="SGLD: first noise level.")] = SGLD.sigma_max,
     sigma_min: Annotated[float, typer.Option(help="SGLD: last noise level.")] = SGLD.sigma_min,
     temperature: Annotated[
-        float, typer.Option(help="SGLD: 1 samples the posterior, 0 seeks a mode.")
-    ] = SGLD.temperature,
-    chains: Annotated[int, typer.Option(help="SGLD: chains to average.")] = SGLD.chains,
+        float | None,
+        typer.Option(
+            help="SGLD: 1 samples the posterior, 0 seeks a mode. "
+            f"By default {SGLD.temperature:g}; 1 with --samples or --uncertainty."
+        ),
+    ] = None,
+    chains: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"SGLD: chains to average. By default {SGLD.chains}; {SURE_CHAINS} with --uncertainty.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MOST_SAMPLES, help="Write this many plausible separations.")
+    ] = 1,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Write how sure each stem is: npz and picture.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a page to listen on, beside the stems.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same output.")] = 0,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Windows at a time; changes memory, not the result.")
@@ -96,118 +123,92 @@ def separate(
         raise usage("--overwrite and --skip-existing exclude each other")
     if stems and two_stems:
         raise usage("--stems and --two-stems exclude each other")
+    if report and format == "stem":
+        raise usage("--report needs the stems in files of their own; use another --format")
+    check_choices(format=format, bit_depth=bit_depth, codec=codec, method=method, init=init)
     replaced = pairs(prior, "--prior")
-    config = SgldConfig(
-        levels=levels,
-        steps=steps,
-        sigma_max=sigma_max,
-        sigma_min=sigma_min,
-        temperature=temperature,
-        chains=chains,
-    )
+    drawn = samples > 1 or uncertainty
+    heat = temperature if temperature is not None else 1.0 if drawn else SGLD.temperature
+    try:
+        config = SgldConfig(
+            levels=levels, steps=steps, sigma_max=sigma_max, sigma_min=sigma_min, temperature=heat,
+            chains=chains or (SURE_CHAINS if uncertainty else SGLD.chains),
+        )  # fmt: skip
+    except DeepsepError as error:
+        raise usage(str(error)) from None
+    if drawn and heat == 0 and method != "encoder":
+        raise usage("--samples and --uncertainty need a --temperature above 0")
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
+
     from .. import model as models
     from .. import separation, tracks
+    from ..uncertainty import check_pictures
 
+    if uncertainty:
+        check_pictures()
     set_threads(threads)
-    with tempfile.TemporaryDirectory(prefix="deepsep-") as spool:
-        files = tracks.expand_inputs(
-            [from_stdin(spool) if i == "-" else i for i in inputs], recursive=recursive
-        )
+    batch = Batch(quiet, as_json)
+    with stoppable(), tempfile.TemporaryDirectory(prefix="deepsep-") as spool:
         picked = separation.pick_device(device)
-        model = models.assemble(priors, replaced, sources=listed(sources), device=picked, offline=offline)
+        found = gather(inputs, Path(spool), batch, recursive=recursive, out=out)
+        if not found:
+            batch.finish(None)
+            return
+        base, others = pin(priors, replaced, offline=offline, quiet=quiet)
+        model = models.assemble(base, others, sources=listed(sources), device=picked, offline=offline)
+        chosen, start = separation.choose_method(method, init, model)
+        settings = separation.Settings(
+            method=chosen, init=start, sgld=config, seed=seed, batch_size=batch_size, device=picked,
+            samples=samples,
+        )  # fmt: skip
         output = tracks.Output(
             folder=out, stems=tracks.output_stems(model.sources, listed(stems), two_stems), pattern=filename,
             format=format, bit_depth=bit_depth, bitrate=bitrate, codec=codec, overwrite=overwrite,
+            samples=samples, uncertainty=uncertainty, report=report,
         )  # fmt: skip
-        jobs = tracks.plan(files, output, priors=model.info["name"], skip_existing=skip_existing)
-        chosen, start = separation.choose_method(method, init, model)
-        settings = separation.Settings(
-            method=chosen, init=start, sgld=config, seed=seed, batch_size=batch_size, device=picked
-        )
+        jobs = tracks.plan(found, output, priors=slug(priors), skip_existing=skip_existing)
+        batch.skipped = len(found) - len(jobs)
         if verbose and not quiet:
             say(
-                f"{chosen} on {picked}, {len(model.sources)} sources: {', '.join(model.sources)} from {model.info['name']}"
+                f"{chosen} on {picked}, {len(model.sources)} sources: {', '.join(model.sources)} "
+                f"from {model.info['name']}"
             )
-        failed = run_jobs(jobs, len(files), model, settings, output, quiet=quiet, as_json=as_json)
-    if failed:
-        raise typer.Exit(1)
+        batch.run(jobs, model, settings, output)
+        batch.finish(model)
 
 
-def from_stdin(folder: str) -> str:
-    """stdin as a file, since a track is read twice."""
-    path = Path(folder) / "stdin"
-    with path.open("wb") as file:
-        while block := sys.stdin.buffer.read(1 << 20):
-            file.write(block)
-    return str(path)
+def gather(inputs: list[str], spool: Path, batch: Batch, *, recursive: bool, out: Path) -> list[Input]:
+    """The readable files among what was typed, each once; `batch` hears of the others."""
+    from .. import tracks
+
+    piped = [from_stdin(spool)] if "-" in inputs else []
+    typed = [item for item in inputs if item != "-"]
+    files, problems = tracks.expand_inputs(typed, recursive=recursive, avoid=out)
+    for problem in problems:
+        batch.fail(str(problem).partition(": ")[0], problem)
+    return [
+        *batch.readable([(path, "stdin") for path in piped]),
+        *batch.readable([(path, str(path)) for path in files]),
+    ]
 
 
-def run_jobs(
-    jobs: list[Any], asked: int, model: Any, settings: Any, output: Any, *, quiet: bool, as_json: bool
-) -> int:
-    """Runs every track, the rest too when one fails; prints a line for each; returns how many failed."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from .. import audio, tracks
-
-    done, failed = [], []
-    live = sys.stderr.isatty() and not quiet
-    from rich.console import Console
-
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(),
-        console=Console(stderr=True), disable=not live, transient=True,
-    )  # fmt: skip
-    try:
-        with bar:
-            for number, job in enumerate(jobs, 1):
-                name = job.source.name if len(jobs) == 1 else f"[{number}/{len(jobs)}] {job.source.name}"
-                try:
-                    info = audio.probe(job.source)
-                    total = info.frames / info.rate if info.frames else None
-                    task = bar.add_task(name, total=total)
-                    result = tracks.run(
-                        job, model, settings, output,
-                        on_progress=lambda seconds, task=task: bar.update(task, completed=seconds),  # type: ignore[misc]
-                    )  # fmt: skip
-                    bar.remove_task(task)
-                except DeepsepError as error:
-                    say(f"error: {error}")
-                    failed.append({"source": str(job.source), "error": str(error)})
-                    continue
-                done.append(result)
-                if not quiet:
-                    say(summary(result))
-    except KeyboardInterrupt:
-        say(f"interrupted; {len(done)} of {len(jobs)} tracks are done, the others left nothing behind")
-        raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        typer.echo(json.dumps({
-            "priors": model.info["name"], "origins": model.info["origins"], "sources": model.sources,
-            "done": [
-                {
-                    "source": str(r.source), "stems": {k: str(p) for k, p in r.paths.items()}, "seconds": r.seconds,
-                    "took": round(r.took, 3), "gain_db": r.gain_db, "silent": r.silent, **r.settings,
-                }
-                for r in done
-            ],
-            "failed": failed, "skipped": asked - len(jobs),
-        }, indent=2))  # fmt: skip
-    elif not quiet and asked > 1:
-        say(f"{len(done)} done, {len(failed)} failed, {asked - len(jobs)} skipped")
-    return len(failed)
+def check_choices(**chosen: str) -> None:
+    """Ends with a line and exit code 2 unless each option has one of its values."""
+    known = {
+        "format": FORMATS,
+        "bit_depth": ("float", "24", "16"),
+        "codec": ("aac", "alac"),
+        "method": ("auto", "sgld", "encoder"),
+        "init": ("auto", "mixture", "encoder"),
+    }
+    for option, value in chosen.items():
+        if value not in known[option]:
+            name = option.replace("_", "-")
+            raise usage(f"--{name} {value} is not one of {', '.join(known[option])}")
 
 
-def summary(result: Any) -> str:
-    """What happened to one track, in a line."""
-    where = next(iter(result.paths.values()))
-    target = str(where) if len(result.paths) == 1 else f"{where.parent}{os.sep}"
-    notes = []
-    if result.silent:
-        notes.append("silent throughout")
-    if result.gain_db:
-        notes.append(f"all stems turned down by {-result.gain_db:.2f} dB so that none clips")
-    note = f" ({'; '.join(notes)})" if notes else ""
-    return f"{result.source.name}: {result.seconds:.1f} s in {result.took:.1f} s -> {target}{note}"
+def slug(priors: str) -> str:
+    """What {priors} stands for: one part of a path, whatever was typed."""
+    name = Path(priors).resolve().name if Path(priors).is_dir() else priors
+    return re.sub(r"[^\w.@-]+", "-", name).strip(".-") or "priors"
