@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["UNSPECIFIED", "clean", "describe", "licence_line", "model_card", "write_card"]
 
@@ -38,15 +38,15 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     each = {s: _table(priors.get(s)) for s in sources}
     whole = config.get("licence") or config.get("license") or UNSPECIFIED
     files = _table(config.get("files"))
-    sizes = {clean(n): s for n, t in files.items() if isinstance(s := _table(t).get("size"), int)}
+    sizes = {clean(n): s for n, t in files.items() if (s := _whole(_table(t).get("size"))) is not None}
     trained = encoder.get("sources")
     figures = {s: _figures(t.get("held_out")) for s, t in each.items()}
     figures |= {"encoder": _figures(encoder.get("simulated"))}
     figures |= {"separation": _figures(config.get("figures"))}
     return {
-        "format": config.get("format") if isinstance(config.get("format"), int) else None,
+        "format": _whole(config.get("format")),
         "domain": clean(config.get("domain", "unknown"), 40),
-        "rate": rate if isinstance(rate := _table(config.get("spectrum")).get("rate"), int) else None,
+        "rate": _whole(_table(config.get("spectrum")).get("rate")),
         "sources": sources,
         "licence": {s: clean(t.get("licence") or whole, 80) for s, t in each.items()},
         "data": {s: _statement(t.get("data") or config.get("data")) for s, t in each.items()},
@@ -90,14 +90,23 @@ def _table(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _figures(value: object) -> dict[str, float | str]:
+def _number(value: object) -> float | None:
+    usual = isinstance(value, (int, float)) and not isinstance(value, bool) and -1e15 < value < 1e15
+    return cast(float, value) if usual else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and _number(value) is not None else None
+
+
+def _figures(value: object, depth: int = 3) -> dict[str, float | str]:
     """Numbers and short texts by name; tables within become "name, inner name"."""
     flat: dict[str, float | str] = {}
     for name, item in _table(value).items():
-        if isinstance(item, dict):
-            flat |= {f"{clean(name, 60)}, {inner}": v for inner, v in _figures(item).items()}
-        elif isinstance(item, (int, float)) and not isinstance(item, bool):
-            flat[clean(name, 60)] = item
+        if isinstance(item, dict) and depth > 1:
+            flat |= {f"{clean(name, 60)}, {inner}": v for inner, v in _figures(item, depth - 1).items()}
+        elif (number := _number(item)) is not None:
+            flat[clean(name, 60)] = number
         elif isinstance(item, str):
             flat[clean(name, 60)] = clean(item)
     return flat
@@ -108,7 +117,8 @@ def _statement(data: object) -> str:
     if isinstance(data, str) and data.strip():
         return clean(data, 600)
     table = _table(data)
-    words = [f"{table['hours']:g} hours"] if isinstance(table.get("hours"), (int, float)) else []
+    hours = _number(table.get("hours"))
+    words = [] if hours is None else [f"{hours:g} hours"]
     folders = table.get("folders")
     if isinstance(folders, list) and folders:
         words.append(f"from {', '.join(clean(f, 80) for f in folders[:20])}")

@@ -39,7 +39,8 @@ def fetch(
 ) -> hub.Resolved:
     """`hub.resolve` for people: config.json, then the licence where weights are still to come, then these.
 
-    It costs no more requests than `hub.resolve` alone. `quiet` shows neither licence nor progress.
+    It asks the server no more than `hub.resolve` alone, but for one HEAD at a first download. `quiet` shows
+    neither licence nor progress.
     """
     first = hub.resolve(spec, offline=offline, only=[])
     if first.kind != "hub":
@@ -51,10 +52,11 @@ def fetch(
     except DeepsepError:
         from huggingface_hub import constants
 
-        if offline or constants.HF_HUB_OFFLINE:
+        facts = card.describe(hub.read_config(first.folder))
+        unknown = any(f"{source}.safetensors" not in facts["files"] for source in only or ())
+        if unknown or offline or constants.HF_HUB_OFFLINE:
             raise
     if not quiet:
-        facts = card.describe(hub.read_config(first.folder))
         say(f"{first.name} at commit {first.commit}: {', '.join(facts['sources'])}")
         say(f"licence of the weights: {card.licence_line(facts)}")
     with Downloads(quiet) as progress:

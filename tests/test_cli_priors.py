@@ -1,0 +1,433 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer, Repo
+from huggingface_hub import constants
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import Commands, files_of, folder_of, point_client
+
+from deepsep import card, hub, model
+from deepsep.commands.fetch import Downloads, fetch, pin, size_of
+
+NAME = "ana/band"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    figures = {"held_out": {"bits/dim at 0.1": 0.5}}
+    return folder_of(tmp_path_factory.mktemp("band"), "vocals", "drums", encoder=True, **figures)
+
+
+@pytest.fixture
+def server(folder, tmp_path, monkeypatch):
+    with HubServer() as server:
+        server.repos[NAME] = Repo()
+        server.repos[NAME].commit({**files_of(folder), "README.md": b"# band"})
+        point_client(monkeypatch, server.url, tmp_path / "cache")
+        yield server
+
+
+@pytest.fixture
+def deepsep(monkeypatch, capsys):
+    return Commands(monkeypatch, capsys)
+
+
+def asked(server) -> list[tuple[str, str]]:
+    """Method and file of each request since the last look."""
+    seen = [(request.method, request.path.rpartition("/")[2]) for request in server.log]
+    server.log.clear()
+    return seen
+
+
+# --- download
+
+
+def test_download_shows_the_licence_before_it_fetches_weights(server, deepsep):
+    code, out, err = deepsep("priors", "download", NAME)
+    commit = server.repos[NAME].refs["main"]
+    assert code == 0
+    assert Path(out.strip()).name == commit
+    assert err.index("licence of the weights: CC-BY-4.0") < err.index("fetching vocals.safetensors")
+    assert f"--priors {NAME}@{commit}" in err
+    hub.verify(Path(out.strip()), hub.read_config(Path(out.strip())))
+
+
+def test_a_second_download_asks_little_and_says_no_licence(server, deepsep):
+    deepsep.good("priors", "download", NAME)
+    asked(server)
+    code, _, err = deepsep("priors", "download", NAME)
+    assert (code, asked(server)) == (0, [("HEAD", "config.json")])
+    assert "licence" not in err
+    assert "fetching" not in err
+    deepsep.good("priors", "download", f"{NAME}@{server.repos[NAME].refs['main']}")
+    assert asked(server) == []
+
+
+def test_a_new_commit_shows_its_licence_again(server, deepsep, tmp_path):
+    deepsep.good("priors", "download", NAME)
+    other = folder_of(tmp_path / "new", "vocals", licence="CC-BY-NC-4.0")
+    commit = server.repos[NAME].commit(files_of(other))
+    code, out, err = deepsep("priors", "download", NAME)
+    assert (code, Path(out.strip()).name) == (0, commit)
+    assert "licence of the weights: CC-BY-NC-4.0" in err
+
+
+def test_fetching_in_steps_costs_one_more_question(server, tmp_path, monkeypatch):
+    hub.resolve(NAME)
+    direct = asked(server)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "other"))
+    fetch(NAME, quiet=True)
+    assert sorted(asked(server)) == sorted([*direct, ("HEAD", "vocals.safetensors")])
+
+
+def test_some_sources_only(server, deepsep):
+    deepsep.good("priors", "download", NAME, "--sources", "drums")
+    assert {name for _, name in asked(server)} == {"config.json", "README.md", "drums.safetensors"}
+    assert "has no prior for 'flute'" in deepsep.bad("priors", "download", NAME, "--sources", "flute")
+
+
+@pytest.mark.parametrize("environment", [False, True])
+def test_offline(server, deepsep, monkeypatch, environment):
+    words = [] if environment else ["--offline"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", environment)
+    assert "not in the local cache; run once online" in deepsep.bad("priors", "download", NAME, *words)
+    assert "not in the local cache; run once online" in deepsep.bad("priors", "info", NAME, *words)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    deepsep.good("priors", "info", NAME)
+    asked(server)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", environment)
+    deepsep.good("priors", "info", NAME, *words)
+    line = deepsep.bad("priors", "download", NAME, *words)
+    assert "vocals.safetensors" in line
+    assert "run once online" in line
+    assert asked(server) == []
+
+
+def test_server_down(server, deepsep):
+    deepsep.good("priors", "download", NAME)
+    server.close()
+    assert NAME in deepsep.good("priors", "info", NAME)
+    deepsep.good("priors", "download", NAME)
+    assert "check the network" in deepsep.bad("priors", "download", "ana/other")
+
+
+def test_gone_names_are_one_line(server, deepsep):
+    assert "no repository ana/nobody" in deepsep.bad("priors", "download", "ana/nobody")
+    assert "no revision 'v9'" in deepsep.bad("priors", "download", f"{NAME}@v9")
+    assert "give `bundled`, a folder" in deepsep.bad("priors", "info", "nowhere")
+
+
+def test_quiet_says_nothing(server, deepsep):
+    code, out, err = deepsep("priors", "download", NAME, "-q")
+    assert (code, err, Path(out.strip()).is_dir()) == (0, "", True)
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Downloads() as progress:
+        progress("a.safetensors", 500, 1000)
+        progress("a.safetensors", 1000, 1000)
+        progress("b.safetensors", 1, 4)
+        assert [(task.completed, task.total) for task in progress.bar.tasks] == [(1000, 1000), (1, 4)]
+    assert "fetching" not in capsys.readouterr().err
+
+
+def test_sizes_for_people():
+    sizes = [0, 999, 1000, 6038694, 2 * 10**9]
+    assert [size_of(n) for n in sizes] == ["0 bytes", "999 bytes", "1.0 kB", "6.0 MB", "2.0 GB"]
+
+
+# --- what separate and sample use
+
+
+def test_pinned_priors_are_assembled_without_a_request(server, deepsep, folder, capsys):
+    local = str(folder)
+    base, others = pin(NAME, {"drums": NAME, "vocals": local})
+    commit = server.repos[NAME].refs["main"]
+    assert (base, others) == (f"{NAME}@{commit}", {"drums": f"{NAME}@{commit}", "vocals": local})
+    assert capsys.readouterr().err.count("licence of the weights") == 1
+    asked(server)
+    loaded = model.assemble(base, others)
+    assert asked(server) == []
+    assert loaded.info["origins"]["drums"]["commit"] == commit
+    assert pin("./" + os.path.relpath(folder), {}) == (os.path.relpath(folder), {})
+
+
+def test_one_instrument_fetches_its_weights_only(server):
+    pin(NAME, {})
+    server.repos["eva/drums"] = server.repos[NAME]
+    asked(server)
+    pin(NAME, {"drums": "eva/drums"}, quiet=True)
+    assert not {"vocals.safetensors", "encoder.safetensors"} & {name for _, name in asked(server)}
+
+
+# --- info and list
+
+
+def test_info_tells_the_commit_and_fetches_no_weights(server, deepsep):
+    commit = server.repos[NAME].refs["main"]
+    text = deepsep.good("priors", "info", NAME)
+    assert {name for _, name in asked(server)} == {"config.json", "README.md"}
+    for part in (commit, "vocals, drums", "spectral, 16000 Hz", "not all downloaded", "licence:  CC-BY-4.0"):
+        assert part in text
+    assert "vocals: 1.5 hours from choir, solo" in text
+    assert "drums: bits/dim at 0.1 0.5" in text
+    facts = json.loads(deepsep.good("priors", "info", NAME, "--json"))
+    assert (facts["commit"], facts["format"], facts["complete"]) == (commit, 1, False)
+    assert facts["figures"]["vocals"] == {"bits/dim at 0.1": 0.5}
+    assert facts["encoder"] == ["vocals", "drums"]
+
+
+def test_info_of_a_folder(deepsep, folder):
+    facts = json.loads(deepsep.good("priors", "info", folder, "--json"))
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    assert (facts["kind"], facts["commit"], facts["size"]) == ("folder", None, weights)
+    assert facts["complete"] is True
+
+
+def test_list_shows_what_is_here_and_asks_nobody(server, deepsep, tmp_path, monkeypatch):
+    bundled = folder_of(tmp_path / "deepsep" / "bundled", "bass", licence="MIT")
+    monkeypatch.setattr(hub, "_bundled", lambda: bundled)
+    deepsep.good("priors", "info", NAME)
+    commit = server.repos[NAME].refs["main"]
+    asked(server)
+    head, first, second = deepsep.good("priors", "list").splitlines()
+    assert head.split() == ["PRIORS", "COMMIT", "SIZE", "SOURCES", "LICENCE"]
+    assert (first.split()[0], first.split()[-2:]) == ("bundled", ["bass", "MIT"])
+    assert NAME in second
+    assert commit[:12] in second
+    assert "not all downloaded" in second
+    deepsep.good("priors", "download", NAME)
+    asked(server)
+    rows = json.loads(deepsep.good("priors", "list", "--json"))
+    assert [(row["name"], row["commit"], row["complete"]) for row in rows] == [
+        ("bundled", None, True),
+        (NAME, commit, True),
+    ]
+    assert asked(server) == []
+
+
+def test_an_empty_list_says_what_to_do(server, deepsep, monkeypatch):
+    def none():
+        raise hub.DeepsepError("none")
+
+    monkeypatch.setattr(hub, "_bundled", none)
+    code, out, err = deepsep("priors", "list")
+    assert (code, out) == (0, "")
+    assert "deepsep priors download" in err
+    assert json.loads(deepsep.good("priors", "list", "--json")) == []
+
+
+def test_a_strangers_config_cannot_write_to_the_terminal(deepsep, tmp_path):
+    folder = folder_of(
+        tmp_path / "band", "vocals", licence="\x1b[2JCC0\r\nlicence: mine", data="\x07bell\x9b2J"
+    )
+    text = deepsep.good("priors", "info", folder)
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert "licence:  [2JCC0 licence: mine\n" in text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = "format domain spectrum sources priors encoder files figures licence data".split()
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), JSON), JSON)
+def test_any_config_can_be_described(config, prior):
+    for raw in (
+        config,
+        {**config, "sources": ["a"], "priors": {"a": prior}, "encoder": {"simulated": prior}},
+    ):
+        facts = card.describe(raw)
+        json.dumps(facts, allow_nan=False)
+        assert card.licence_line(facts).isprintable()
+        assert card.model_card(raw, NAME).startswith("---\nlibrary_name: deepsep\n")
+
+
+# --- path and remove
+
+
+def test_path_knows_only_what_is_here(server, deepsep, folder):
+    assert "not in the local cache" in deepsep.bad("priors", "path", NAME)
+    assert asked(server) == []
+    where = deepsep.good("priors", "download", NAME)
+    asked(server)
+    assert deepsep.good("priors", "path", NAME) == where
+    assert asked(server) == []
+    assert deepsep.good("priors", "path", folder).strip() == str(folder)
+
+
+@pytest.mark.parametrize("form", ["{name}", "{name}@main", "{name}@{commit}", "{name}@{short}"])
+def test_remove(server, deepsep, form):
+    where = Path(deepsep.good("priors", "download", NAME).strip())
+    commit = where.name
+    code, _, err = deepsep("priors", "remove", form.format(name=NAME, commit=commit, short=commit[:8]))
+    assert code == 0
+    assert "freed" in err
+    assert not where.exists()
+    assert hub.cached() == []
+    assert "in the local cache" in deepsep.bad("priors", "remove", NAME)
+
+
+def test_remove_takes_the_named_commit_only(server, deepsep, tmp_path):
+    first = Path(deepsep.good("priors", "download", NAME).strip())
+    server.repos[NAME].commit(files_of(folder_of(tmp_path / "new", "bass")))
+    second = Path(deepsep.good("priors", "download", NAME).strip())
+    deepsep.good("priors", "remove", f"{NAME}@{first.name[:12]}")
+    assert not first.exists()
+    assert second.is_dir()
+
+
+def test_remove_touches_nothing_but_the_cache(server, deepsep, folder):
+    deepsep.good("priors", "download", NAME)
+    assert "only what was downloaded" in deepsep.bad("priors", "remove", folder)
+    assert "only what was downloaded" in deepsep.bad("priors", "remove", "bundled")
+    assert deepsep("priors", "remove", f"{NAME}@")[0] == 2
+    assert (folder / "config.json").is_file()
+    assert len(hub.cached()) == 1
+
+
+# --- push
+
+
+class FakeApi:
+    """Stands for HfApi; keeps what would be sent."""
+
+    sent: dict
+
+    def __init__(self, token=None):
+        type(self).sent = {}
+
+    def create_repo(self, repo_id, **options):
+        self.sent["repo"] = (repo_id, options)
+
+    def create_branch(self, repo_id, **options):
+        self.sent["branch"] = options["branch"]
+
+    def upload_folder(self, *, folder_path, **options):
+        self.sent["card"] = (folder_path / "README.md").read_text(encoding="utf-8")
+        return type("Commit", (), {"commit_url": "https://hub/commit/1"})()
+
+
+@pytest.fixture
+def api(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi", FakeApi)
+    FakeApi.sent = {}
+    return FakeApi
+
+
+def test_push_writes_the_card_first(deepsep, api, tmp_path):
+    folder = folder_of(tmp_path / "band", "vocals", "drums", held_out={"bits/dim at 1": 2.25})
+    assert (
+        deepsep.good("priors", "push", folder, NAME, "--private", "--revision", "v1")
+        == "https://hub/commit/1\n"
+    )
+    assert api.sent["repo"] == (NAME, {"private": True, "exist_ok": True})
+    assert api.sent["branch"] == "v1"
+    lines = api.sent["card"].splitlines()
+    front = lines[1 : lines.index("---", 1)]
+    for line in ("library_name: deepsep", "pipeline_tag: audio-to-audio", "license: cc-by-4.0", "- deepsep"):
+        assert line in front
+    assert "| drums | CC-BY-4.0 | 1.5 hours from choir, solo |" in lines
+    assert "| vocals | bits/dim at 1 | 2.25 |" in lines
+    assert f"deepsep separate song.mp3 --priors {NAME}" in lines
+
+
+def test_the_hub_client_reads_the_front_matter(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    folder = folder_of(tmp_path / "band", "vocals", licence="CC BY 4.0")
+    text = card.write_card(folder, model.read_config(folder), NAME).read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["license"] == "cc-by-4.0"
+    assert front["tags"][0] == "deepsep"
+
+
+@pytest.mark.parametrize(
+    ("licences", "line", "noted"),
+    [
+        (["MIT", "CC-BY-4.0"], "license: other", False),
+        (["mine alone", "mine alone"], "license: other", False),
+        (["MIT", card.UNSPECIFIED], "license: other", True),
+        ([card.UNSPECIFIED, card.UNSPECIFIED], None, True),
+    ],
+)
+def test_a_licence_is_never_claimed_for_weights_that_lack_it(deepsep, api, tmp_path, licences, line, noted):
+    for source, licence in zip(("vocals", "drums"), licences, strict=True):
+        folder = folder_of(tmp_path / "band", source, licence=licence)
+    code, _, err = deepsep("priors", "push", folder, NAME)
+    assert code == 0
+    assert ("no licence is stated" in err) == noted
+    assert ("ask the author" in api.sent["card"]) == noted
+    front = api.sent["card"].split("---\n")[1].splitlines()
+    assert [item for item in front if item.startswith("license:")] == ([line] if line else [])
+
+
+def test_a_card_is_renewed_around_its_authors_text(deepsep, api, tmp_path):
+    folder = folder_of(tmp_path / "band", "vocals")
+    theirs = "---\ndatasets:\n- ana/choir\ntags:\n- mine\nlicense: mit\n---\n\nMy own words.\n"
+    (folder / "README.md").write_text(theirs)
+    deepsep.good("priors", "push", folder, NAME)
+    first = api.sent["card"]
+    assert first.index("- ana/choir") < first.index("My own words.") < first.index("# ana/band")
+    assert "license: cc-by-4.0\n" in first
+    assert "- mine" not in first
+    (folder / "README.md").write_text(first + "\nAnd below.\n")
+    folder_of(folder, "drums")
+    deepsep.good("priors", "push", folder, NAME)
+    second = api.sent["card"]
+    assert second.count("My own words.") == second.count("And below.") == second.count(card.BEGIN) == 1
+    assert "| drums |" in second
+    deepsep.good("priors", "push", folder, NAME)
+    assert api.sent["card"] == second
+
+
+def test_card_only_sends_nothing(deepsep, api, tmp_path):
+    folder = folder_of(tmp_path / "band", "vocals")
+    assert deepsep.good("priors", "push", folder, NAME, "--card-only").strip() == str(folder / "README.md")
+    assert (folder / "README.md").is_file()
+    assert api.sent == {}
+
+
+def test_what_cannot_be_pushed_is_left_alone(deepsep, api, tmp_path):
+    folder = folder_of(tmp_path / "band", "vocals")
+    assert deepsep("priors", "push", folder, "nobody")[0] == 2
+    assert deepsep("priors", "push", folder, f"{NAME}@v1")[0] == 2
+    assert "no config.json" in deepsep.bad("priors", "push", tmp_path, NAME)
+    (folder / "vocals.safetensors").write_bytes(b"other")
+    assert "damaged" in deepsep.bad("priors", "push", folder, NAME)
+    assert not (folder / "README.md").exists()
+    assert api.sent == {}
+
+
+def test_push_offline_is_one_line(deepsep, api, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    folder = folder_of(tmp_path / "band", "vocals")
+    assert "cannot push while HF_HUB_OFFLINE is set" in deepsep.bad("priors", "push", folder, NAME)
+
+
+# --- the real program
+
+
+def test_the_program_reads_the_environment(server, tmp_path):
+    def program(*words, **more):
+        env = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), **more}
+        env.pop("HF_HUB_CACHE", None)
+        command = [sys.executable, "-m", "deepsep", "priors", *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+    assert program("download", NAME, HF_HUB_OFFLINE="1").returncode == 1
+    assert asked(server) == []
+    fetched = program("download", NAME)
+    assert (fetched.returncode, "CC-BY-4.0" in fetched.stderr) == (0, True)
+    assert Path(fetched.stdout.strip()).is_relative_to(tmp_path / "home")
+    asked(server)
+    assert program("path", NAME, HF_HUB_OFFLINE="1").stdout == fetched.stdout
+    assert asked(server) == []
