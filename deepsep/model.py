@@ -24,6 +24,7 @@ from .config import EncoderConfig, FlowConfig, SpectrumConfig, from_dict, to_dic
 from .encoder import Encoder
 from .errors import DeepsepError
 from .priors import FlowPrior
+from .spectrum import band_edges
 
 __all__ = ["FORMAT", "Model", "assemble", "check_name", "load", "read_config", "save_encoder", "save_prior"]
 
@@ -51,11 +52,12 @@ class Model:
         return self
 
 
-def check_name(source: str) -> str:
+def check_name(source: Any) -> str:
     """A source's name must do as a file name and in a list: letters, digits, _ and -."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", source) or source in ("encoder", "config"):
+    fits = isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", source)
+    if not fits or source in ("encoder", "config"):
         raise DeepsepError(f"{source!r} cannot name a source; use letters, digits, _ and - (such as vocals)")
-    return source
+    return str(source)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -70,6 +72,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     for key, kind in (("sources", list), ("spectrum", dict), ("files", dict), ("priors", dict)):
         if not isinstance(config.get(key), kind):
             raise DeepsepError(f"{folder}: config.json has no valid {key!r}")
+    if not config["sources"] or not isinstance(config.get("encoder", {}), dict):
+        raise DeepsepError(f"{folder}: config.json lists no sources, or an encoder that is no table")
+    for name in config["sources"]:
+        if not isinstance(config["priors"].get(check_name(name)), dict):
+            raise DeepsepError(f"{folder}: config.json says nothing about the prior of {name}")
     return config
 
 
@@ -86,16 +93,23 @@ def load(
     for name in names:
         if name not in config["sources"]:
             raise DeepsepError(f"unknown source {name!r}; {folder} has {', '.join(config['sources'])}")
+    spectrum = from_dict(SpectrumConfig, config["spectrum"])
+    bands = len(band_edges(spectrum)) - 1
     priors = {}
     for name in names:
-        prior = FlowPrior(from_dict(FlowConfig, config["priors"].get(name, {}).get("flow", {})))
+        flow = from_dict(FlowConfig, config["priors"][name].get("flow"))
+        if flow.channels != bands:
+            raise DeepsepError(
+                f"{folder}: {name} is a flow on {flow.channels} bands, the spectrum has {bands}"
+            )
+        prior = FlowPrior(flow)
         priors[name] = fill(prior, folder, f"{name}.safetensors", config)
     net = None
     made_for = config.get("encoder", {}).get("sources")
     if encoder and made_for == names:
-        shape = from_dict(EncoderConfig, config["encoder"]["network"])
+        shape = from_dict(EncoderConfig, config["encoder"].get("network"))
         net = fill(Encoder(shape, len(names)), folder, "encoder.safetensors", config)
-    return Model(from_dict(SpectrumConfig, config["spectrum"]), priors, net, config).to(device)
+    return Model(spectrum, priors, net, config).to(device)
 
 
 def assemble(

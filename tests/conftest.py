@@ -33,7 +33,7 @@ def shake(module, size=0.1, seed=0):
 
 
 def small_prior(seed):
-    """A flow over the small spectrum's bands: a mean spectrum and a covariance of its own, couplings moved."""
+    """A flow over the small spectrum's bands: its own mean and covariance, couplings moved."""
     rng = torch.Generator().manual_seed(seed)
     bands = Spectrum(SMALL).bands
     prior = FlowPrior(FlowConfig(channels=bands, steps=4, hidden=8, layers=2), rng)
