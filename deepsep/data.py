@@ -143,7 +143,8 @@ class PowerBank:
         every = max(2, round(1 / held_out))
         for i, g in enumerate(self.group):
             start, end = int(self.starts[i]), int(self.starts[i + 1])
-            parts = max(1, round((end - start) / block))
+            normal = i // len(SPEEDS) * len(SPEEDS)  # the recording as it is; as many parts at each speed
+            parts = max(1, round((self.starts[normal + 1] - self.starts[normal]) / block))
             edges = np.linspace(start, end, parts + 1).astype(int)
             for j in range(parts):
                 piece = (i // len(SPEEDS) * 7 + j) % every == every - 1

@@ -1,0 +1,240 @@
+"""What training hears: the files of the folders, each folder as often, nothing stale, nothing held out."""
+
+import os
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from deepsep.config import SpectrumConfig
+from deepsep.data import SPEEDS, PowerBank, SampleBank, find_audio, mixtures, random_gains, recorded, simulate
+from deepsep.errors import DeepsepError
+from deepsep.loudness import Loudness, gated_rms
+from deepsep.spectrum import Spectrum
+
+RATE = 8000
+SPECTRUM = Spectrum(SpectrumConfig(rate=RATE, n_fft=64, single_bins=4))
+
+
+def tone(path, hertz, seconds=2.0, level=0.3, channels=1, rate=RATE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    t = np.arange(int(seconds * rate)) / rate
+    x = level * np.sin(2 * np.pi * hertz * t)
+    sf.write(path, np.tile(x[:, None], channels), rate, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Eight seconds of low tones in one folder, one second of a high tone in the other."""
+    for i in range(2):
+        tone(tmp_path / "low" / f"{i}.wav", 250, 4.0)
+    tone(tmp_path / "high" / "deep" / "down.WAV", 3000, 1.0)
+    return [tmp_path / "low", tmp_path / "high"]
+
+
+# -- finding -----------------------------------------------------------------------------------------------
+
+
+def test_audio_is_found_at_any_depth_sorted_and_nothing_else(tmp_path):
+    b, a = tone(tmp_path / "b.wav", 100), tone(tmp_path / "a" / "x" / "y.flac.wav", 100)
+    tone(tmp_path / ".hidden.wav", 100)
+    (tmp_path / "notes.txt").write_text("no audio")
+    (tmp_path / "folder.wav").mkdir()
+    assert find_audio(tmp_path) == [a, b]
+    assert find_audio(b) == [b]
+
+
+def test_a_folder_that_is_missing_or_holds_no_audio_is_one_line(tmp_path):
+    (tmp_path / "notes.txt").write_text("no audio")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DeepsepError, match=str(folder)) as caught:
+            find_audio(folder)
+        assert "\n" not in str(caught.value)
+
+
+# -- loudness ----------------------------------------------------------------------------------------------
+
+
+def test_gated_rms_follows_the_gain_and_ignores_silence():
+    power = np.random.default_rng(0).uniform(0.2, 1, 50)
+    rms = gated_rms(power)
+    assert gated_rms(power * 100) == pytest.approx(10 * rms)
+    assert gated_rms(np.concatenate([power, np.zeros(1000)])) == pytest.approx(rms)
+    assert gated_rms(np.concatenate([power, np.full(1000, 1e-4)])) == pytest.approx(rms, rel=1e-3)
+    assert gated_rms(np.full(7, 0.25)) == pytest.approx(0.5)
+    assert gated_rms(np.zeros(5)) == 0 and gated_rms(np.zeros(0)) == 0
+
+
+def test_loudness_does_not_depend_on_the_blocks():
+    x = np.random.default_rng(0).standard_normal((2, 30011)).astype(np.float32)
+    x[:, 9000:20000] *= 0.001
+    heard = []
+    for sizes in ([30011], [1, 4095, 4097, 17, 20000], [10000] * 3):
+        loudness = Loudness()
+        for block in np.split(x, np.cumsum(sizes), axis=1):
+            loudness.hear(block)
+        heard.append(loudness.rms)
+    assert heard == pytest.approx([heard[0]] * 3)
+    assert heard[0] == pytest.approx(1, rel=0.15)
+    assert Loudness().rms == 0
+
+
+# -- banks -------------------------------------------------------------------------------------------------
+
+
+def build(kind, folders, cache, seen=None):
+    target = SPECTRUM if kind is PowerBank else RATE
+    return kind.build(folders, target, cache, on_progress=lambda done, all: seen is None or seen.append(done))
+
+
+@pytest.mark.parametrize("kind", [PowerBank, SampleBank])
+def test_a_cache_is_made_once_and_again_when_a_file_changes(kind, folders, tmp_path):
+    seen = []
+    first = build(kind, folders, tmp_path / "cache", seen)
+    assert seen == [0, 1, 2]
+    again = build(kind, folders, tmp_path / "cache", seen)
+    assert seen == [0, 1, 2]
+    name = "log_power" if kind is PowerBank else "samples"
+    assert np.array_equal(getattr(first, name), getattr(again, name))
+
+    path = find_audio(folders[1])[0]
+    before = path.stat().st_mtime_ns
+    tone(path, 900, 1.0)
+    os.utime(path, ns=(before + 10**9, before + 10**9))
+    changed = build(kind, folders, tmp_path / "cache", seen)
+    assert seen == [0, 1, 2] * 2
+    assert not np.array_equal(getattr(first, name), getattr(changed, name))
+    tone(folders[0] / "new.wav", 500)
+    build(kind, folders, tmp_path / "cache", seen)
+    assert seen == [0, 1, 2] * 2 + [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", [PowerBank, SampleBank])
+def test_silent_recordings_are_left_out_and_silence_alone_is_an_error(kind, folders, tmp_path):
+    whole = build(kind, folders, tmp_path / "cache")
+    tone(folders[0] / "silent.wav", 100, level=0)
+    more = build(kind, folders, tmp_path / "cache")
+    for name in ("log_power", "starts") if kind is PowerBank else ("samples", "pieces"):
+        assert np.array_equal(getattr(more, name), getattr(whole, name))
+    tone(tmp_path / "mute" / "silent.wav", 100, level=0)
+    with pytest.raises(DeepsepError, match="silent"):
+        build(kind, [tmp_path / "mute"], tmp_path / "cache")
+
+
+def test_a_power_bank_draws_from_folders_equally_whatever_they_hold(folders, tmp_path):
+    bank = build(PowerBank, folders, tmp_path / "cache")
+    spans = [
+        (int(s), int(e), int(g)) for s, e, g in zip(bank.starts, bank.starts[1:], bank.group, strict=False)
+    ]
+    rng = torch.Generator().manual_seed(0)
+    x = next(bank.batches(spans, SPECTRUM, batch=600, frames=16, rng=rng, augment=False))
+    assert x.shape == (600, SPECTRUM.bands, 16) and x.dtype == torch.float32
+    high = x.mean(2).argmax(1) > SPECTRUM.bands / 2
+    assert 0.43 < float(high.float().mean()) < 0.57  # though it holds a ninth of the sound
+    again = next(bank.batches(spans, SPECTRUM, batch=600, frames=16, rng=rng.manual_seed(0), augment=False))
+    assert torch.equal(x, again)
+
+
+def test_a_sample_bank_draws_from_folders_equally_at_level_one(folders, tmp_path):
+    bank = build(SampleBank, folders, tmp_path / "cache")
+    random = np.random.default_rng(0)
+    drawn = [bank.draw(800, random) for _ in range(300)]
+    assert np.std([np.sqrt(np.square(x).mean()) for x in drawn]) < 0.05
+    assert np.sqrt(np.square(drawn).mean()) == pytest.approx(1, abs=0.05)
+    crossings = np.array([(np.diff(np.sign(x)) != 0).sum() for x in drawn])
+    assert 0.42 < (crossings > 300).mean() < 0.58
+    assert len(bank.draw(10 * RATE, random)) == 10 * RATE  # longer than any recording
+
+
+def test_recordings_of_any_level_rate_and_channels_come_out_alike(tmp_path):
+    for i, (level, rate, channels) in enumerate([(0.9, 8000, 1), (0.001, 16000, 2), (0.3, 22050, 3)]):
+        tone(tmp_path / "in" / f"{i}.wav", 500, 2.0, level, channels, rate)
+    bank = build(PowerBank, [tmp_path / "in"], tmp_path / "cache")
+    loudest = [
+        float(np.median(bank.log_power[bank.starts[i] : bank.starts[i + 1]].max(1).astype(float)))
+        for i in range(0, 9, 3)
+    ]
+    assert np.ptp(loudest) < 0.1
+
+
+def test_held_out_stretches_are_heard_at_no_speed():
+    """In time of the recording: what is held out at one speed is not trained on at another."""
+    lengths = [round(n / speed) for n in (31000, 700, 9000) for speed in SPEEDS]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    bank = PowerBank(np.zeros((starts[-1], 2), np.float16), starts, np.zeros(9, int))
+    train, test = bank.split(0.15)
+    assert sum(e - s for s, e, _ in train + test) == starts[-1]
+    assert 0.05 < sum(e - s for s, e, _ in test) / starts[-1] < 0.3
+
+    def place(span):
+        piece = int(np.searchsorted(starts, span[0], "right")) - 1
+        return piece // 3, *((np.array(span[:2]) - starts[piece]) / lengths[piece])
+
+    for recording, a, b in map(place, test):
+        for other, c, d in map(place, train):
+            assert other != recording or min(b, d) - max(a, c) < 1e-3
+
+
+# -- simulated and recorded mixtures -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_simulated_mixtures_are_possible_and_repeat_with_their_seed(folders, tmp_path, augment):
+    banks = [build(SampleBank, [folder], tmp_path / "cache") for folder in folders]
+
+    def draw():
+        rng = torch.Generator().manual_seed(3)
+        return next(simulate(banks, SPECTRUM, frames=24, batch=16, rng=rng, augment=augment))
+
+    m = draw()
+    b, k, d, n = m.power_bkdn.shape
+    assert (b, k, d, n) == (16, 2, SPECTRUM.bands, 24) and m.mix_bcdn.shape == (16, 4, d, n)
+    # a mask's error is a squared distance: not negative; the cross sums add up to the mixture's power
+    gain = torch.rand(m.power_bkdn.shape)
+    error = gain**2 * m.total_bdn[:, None] - 2 * gain * m.cross_bkdn + m.power_bkdn
+    assert error.min() > -1e-3 * m.total_bdn.max()
+    torch.testing.assert_close(
+        m.cross_bkdn.sum(1), m.total_bdn, rtol=1e-3, atol=1e-3 * float(m.total_bdn.max())
+    )
+    left_right = (m.mix_bcdn[:, 0] + m.mix_bcdn[:, 1]) * SPECTRUM.count_d[:, None]
+    torch.testing.assert_close(left_right, m.total_bdn, rtol=1e-3, atol=1e-3)
+    again = draw()
+    assert all(torch.equal(getattr(m, f), getattr(again, f)) for f in m.__dataclass_fields__)
+
+
+def test_mixtures_of_one_signal_are_that_signal():
+    gram = torch.rand(1, 1, SPECTRUM.bands, 3) + 0.1
+    m = mixtures(gram, torch.tensor([[[2.0], [1.0]]]), torch.tensor([0]), 1, SPECTRUM.count_d)
+    torch.testing.assert_close(m.total_bdn, 5 * gram[0])
+    torch.testing.assert_close(m.power_bkdn[:, 0], m.total_bdn)
+    torch.testing.assert_close(m.cross_bkdn[:, 0], m.total_bdn)
+    torch.testing.assert_close(m.mix_bcdn[:, 2] * SPECTRUM.count_d[:, None], 4.5 * gram[0])
+
+
+def test_gains_pan_without_changing_power_and_leave_some_sources_out():
+    source = np.array([0, 1, 2, 1])
+    gains = random_gains(source, 3, 4000, np.random.default_rng(0))
+    assert gains.shape == (4000, 2, 4) and np.isfinite(gains).all()
+    assert 0.05 < (gains[:, :, 0] == 0).all(1).mean() < 0.2
+    assert (gains < 0).any() and (gains[:, 0] > 0).any()
+    mono = np.isclose(gains[:, 0], gains[:, 1]).all(1).mean()
+    assert 0.2 < mono < 0.6
+
+
+def test_songs_are_heard_in_stretches_at_level_one(tmp_path):
+    song = tone(tmp_path / "songs" / "a.wav", 500, 3.0, level=0.01, channels=2)
+    tone(tmp_path / "songs" / "mute.wav", 500, level=0)
+    rng = torch.Generator().manual_seed(0)
+    planes = next(recorded(tmp_path / "songs", SPECTRUM, batch=3, frames=20, rng=rng))
+    assert planes.shape == (3, 4, SPECTRUM.bands, 20)
+    left, right, mid, side = planes.unbind(1)
+    torch.testing.assert_close(left, right)
+    torch.testing.assert_close(mid, 2 * left, rtol=1e-3, atol=1e-6)
+    assert side.abs().max() < 1e-6
+    power = float((left * SPECTRUM.count_d[:, None]).sum(1).mean()) / (SPECTRUM.n_fft / 2)
+    assert power == pytest.approx(1, rel=0.05)
+    song.unlink()
+    with pytest.raises(DeepsepError, match="every song is silent"):
+        next(recorded(tmp_path / "songs", SPECTRUM, batch=3, frames=20, rng=rng))
