@@ -16,7 +16,7 @@ def layouts(draw):
 
 
 def counted(frames):
-    """A signal of 2 channels, 3 bins, whose every value says which frame it belongs to; frame 0 is not silence."""
+    """A signal of 2 channels, 3 bins, whose every value says which frame it belongs to, from 1."""
     return (torch.arange(frames) + 1.0).expand(2, 3, -1).clone()
 
 

@@ -5,7 +5,6 @@ import torch
 from conftest import shake
 
 from deepsep.config import EncoderConfig, SpectrumConfig
-
 from deepsep.encoder import Encoder, mixture_features
 from deepsep.spectrum import Spectrum, stereo_power
 

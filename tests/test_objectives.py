@@ -21,12 +21,12 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def gaussian(mean_d, variance_d, **settings):
+def gaussian(mean_d, variance_d, trainable=False, **settings):
     """A flow that is the Gaussian of these moments: fresh couplings are identities."""
     prior = FlowPrior(FlowConfig(channels=len(mean_d), steps=2, hidden=4, layers=1, **settings))
     prior.whitening.mean.copy_(mean_d)
     prior.whitening.variance.copy_(variance_d)
-    return prior.eval()
+    return prior.eval().requires_grad_(trainable)
 
 
 def constant_encoder(bands, logits, log_std):
@@ -88,7 +88,7 @@ def test_elbo_without_likelihood_is_minus_the_divergence_from_the_priors():
 def test_elbo_reaches_the_encoder_and_not_the_priors():
     bands = SPECTRUM.bands
     encoder = constant_encoder(bands, [0.1, 0.2], [-1.0, -1.0]).requires_grad_()
-    prior = gaussian(torch.zeros(bands), torch.ones(bands)).requires_grad_(False)
+    prior = gaussian(torch.zeros(bands), torch.ones(bands))
     planes = torch.ones(2, 4, bands, 8)
     value, _ = elbo(encoder, [prior, prior], planes, SPECTRUM, torch.Generator())
     value.backward()
@@ -96,7 +96,7 @@ def test_elbo_reaches_the_encoder_and_not_the_priors():
     assert all(p.grad is None for p in prior.parameters())
 
 
-# -- sleep phase ---------------------------------------------------------------------------------------------------
+# -- sleep phase -------------------------------------------------------------------------------------------
 
 
 def stereo_scene(b=2, signals=4, stems=3):
@@ -104,9 +104,7 @@ def stereo_scene(b=2, signals=4, stems=3):
     x = noise(signals, (20 + 3) * SPECTRUM.hop, seed=1)
     gains = noise(b, 2, signals, seed=2)
     source = torch.tensor([0, 1, 2, 1])
-    stems_bkct = torch.stack(
-        [(gains[..., None] * x)[:, :, source == k].sum(2) for k in range(stems)], 1
-    )
+    stems_bkct = torch.stack([(gains[..., None] * x)[:, :, source == k].sum(2) for k in range(stems)], 1)
     gram = gram_sums(SPECTRUM.stft(x), SPECTRUM)
     return mixtures(gram, gains, source, stems, SPECTRUM.count_d), SPECTRUM.stft(stems_bkct)
 
@@ -153,12 +151,12 @@ def test_the_best_mask_for_a_source_alone_is_one():
     assert figures["SDR"] == pytest.approx(25, abs=0.1)  # the ceiling that the relative floor sets
 
 
-# -- priors --------------------------------------------------------------------------------------------------------
+# -- priors ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [0.2, 1.0])
 def test_the_losses_of_the_exact_gaussian(sigma):
-    """bits/dim is the entropy; sigma score + eps has mean 0 given x, so only var(eps | x) = v / (v + sigma^2) is left."""
+    """bits/dim is the entropy; sigma score + eps has mean 0 given x, variance v / (v + sigma^2)."""
     mean, v = torch.tensor([1.0, -2.0, 0.3, 0.0]), torch.tensor([0.3, 1.0, 2.0, 0.6])
     prior = gaussian(mean, v, sigma_min=sigma, sigma_max=sigma * 1.0001)
     x = mean[:, None] + v.sqrt()[:, None] * noise(3000, 4, 6, seed=1)
@@ -166,7 +164,7 @@ def test_the_losses_of_the_exact_gaussian(sigma):
     entropy = 0.5 * (1 + LOG_2PI + (v + sigma**2).log()).mean() / math.log(2)
     assert figures["bits/dim"] == pytest.approx(float(entropy), abs=0.01)
     assert figures["score error"] == pytest.approx(float((v / (v + sigma**2)).mean()), abs=0.01)
-    assert float(loss) == pytest.approx(figures["bits/dim"] + 0.5 * figures["score error"], rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(figures["bits/dim"] + 0.5 * figures["score error"], rel=1e-5)
 
     wrong = gaussian(mean + 0.5, v, sigma_min=sigma, sigma_max=sigma * 1.0001)
     _, worse = prior_loss(wrong, x, torch.Generator().manual_seed(2), score_weight=0.5)
@@ -179,8 +177,8 @@ def test_score_matching_has_no_pull_on_the_exact_score():
     x = v.sqrt()[:, None] * noise(20000, 2, 2, seed=3)
 
     def pull(shift):
-        prior = gaussian(torch.full((2,), shift), v, sigma_min=0.5, sigma_max=0.5001)
-        loss, figures = prior_loss(prior, x, torch.Generator().manual_seed(4), score_weight=1e4)
+        prior = gaussian(torch.full((2,), shift), v, True, sigma_min=0.5, sigma_max=0.5001)
+        loss, _ = prior_loss(prior, x, torch.Generator().manual_seed(4), score_weight=1e4)
         prior.zero_grad()
         loss.backward()
         return torch.cat([p.grad.flatten() for n, p in prior.named_parameters() if n.endswith(".loc")]) / 1e4
@@ -199,4 +197,6 @@ def test_noise_levels_are_log_uniform_over_the_priors_range():
 
 
 def test_bits_per_dim_are_nats_over_log_two_a_number():
-    assert float(bits_per_dim(torch.tensor([-6.0, -10.0]), torch.Size([2, 4, 2]))) == pytest.approx(1 / math.log(2))
+    assert float(bits_per_dim(torch.tensor([-6.0, -10.0]), torch.Size([2, 4, 2]))) == pytest.approx(
+        1 / math.log(2)
+    )

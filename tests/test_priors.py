@@ -18,24 +18,23 @@ def gaussian_prior(mean, covariance, frames=4000, **settings):
     data = mean + torch.randn(frames, len(mean), generator=rng).double() @ factor.T
     prior = FlowPrior(FlowConfig(channels=len(mean), steps=2, hidden=4, layers=1, **settings), rng).double()
     prior.whitening.fit(data)
-    return prior.eval(), data
+    return prior.eval().requires_grad_(False), data
 
 
 MEAN = torch.tensor([1.0, -2.0, 0.5]).double()
 COVARIANCE = torch.tensor([[2.0, 0.9, 0.0], [0.9, 1.0, -0.3], [0.0, -0.3, 0.4]]).double()
 
 
-@pytest.mark.parametrize("sigma", [0.1, 0.5, 2.0])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("seed", "sigma"), [(0, 0.3), (1, 1.0)])
 def test_the_density_integrates_to_one(sigma, seed):
     torch.manual_seed(seed)
-    prior = shake(FlowPrior(FlowConfig(channels=2, steps=4, hidden=8, layers=2)).double(), 0.25, seed)
+    prior = shake(FlowPrior(FlowConfig(channels=2, steps=4, hidden=4, layers=1)).double(), 0.25, seed)
     prior.whitening.fit(torch.randn(50, 2) + 1)
     # where the mass is, by samples; then a grid well beyond it
     rng = torch.Generator().manual_seed(2)
-    seen = prior.sample(4000, 1, sigma, rng)[..., 0]
-    low, high = seen.amin(0) - 3, seen.amax(0) + 3
-    axes = [torch.linspace(float(a), float(b), 400).double() for a, b in zip(low, high, strict=True)]
+    seen = prior.sample(1000, 1, sigma, rng)[..., 0]
+    low, high = seen.amin(0) - 2, seen.amax(0) + 2
+    axes = [torch.linspace(float(a), float(b), 90).double() for a, b in zip(low, high, strict=True)]
     grid = torch.cartesian_prod(*axes)[..., None]
     cell = float((axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0]))
     mass = cell * prior.log_prob(grid, sigma).exp().sum()

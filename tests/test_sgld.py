@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -60,8 +61,7 @@ def run(posterior, sigma, steps, step_size, temperature, count=1, k=2):
     config = SgldConfig(
         levels=1, steps=steps, sigma_max=sigma, sigma_min=sigma, step_size=step_size, temperature=temperature
     )
-    for state, _ in sgld.anneal(start, posterior, config, chains(start.shape)):
-        pass
+    *_, (state, _) = sgld.anneal(start, posterior, config, chains(start.shape))
     return state.position[..., 0, 0]
 
 
@@ -107,7 +107,7 @@ def test_temperature_zero_climbs_to_the_mode_and_draws_no_noise():
 def test_without_a_gradient_nothing_moves():
     mean, _ = closed_form(PRIORS, SumLikelihood(2.0, 0.5), 0.6)
     at_mode = mean.reshape(1, 2, 1, 1)
-    state, info = sgld.step(
+    state, _ = sgld.step(
         sgld.init(at_mode), Posterior(PRIORS, SumLikelihood(2.0, 0.5)), 0.6,
         step_size=0.3, temperature=0.0, noise=chains(at_mode.shape),
     )  # fmt: skip
@@ -128,14 +128,16 @@ def test_a_stiff_likelihood_stays_stable_with_four_sources(beta):
 def test_no_coordinate_leaps():
     far = Posterior([GaussianPrior(1e6, 0.1)] * 2, SumLikelihood(0.0, 1e3))
     start = torch.zeros(1, 2, 1, 1).double()
-    state, _ = sgld.step(sgld.init(start), far, 1.0, step_size=0.5, temperature=0.0, noise=chains(start.shape))
+    state, _ = sgld.step(
+        sgld.init(start), far, 1.0, step_size=0.5, temperature=0.0, noise=chains(start.shape)
+    )
     assert state.position.abs().max() <= sgld.LARGEST_MOVE
 
 
 def test_noise_levels_fall_geometrically():
     levels = sgld.noise_levels(SgldConfig(levels=6, sigma_max=1.5, sigma_min=0.2))
     assert levels[0] == pytest.approx(1.5) and levels[-1] == pytest.approx(0.2)
-    ratios = [b / a for a, b in zip(levels, levels[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(levels)]
     assert max(ratios) == pytest.approx(min(ratios)) and max(ratios) < 1
     assert sgld.noise_levels(SgldConfig(levels=1, sigma_max=0.7)) == [0.7]
 

@@ -1,4 +1,4 @@
-"""Analysis and synthesis are exact, whole or streamed, at any rate; bands and x are what the model was told."""
+"""Analysis and synthesis are exact, whole or streamed, at any rate; bands and x keep their meaning."""
 
 import numpy as np
 import pytest
@@ -78,12 +78,12 @@ def test_white_noise_of_power_one_has_power_one_in_every_band(rate):
 
 
 def test_energy_is_kept():
-    """Parseval: over all frames, each sample is seen with a total weight of 4 hops."""
+    """Parseval: four frames of unit windows see each sample, and rfft tells half of the bins."""
     spectrum = Spectrum(SMALL)
     x = noise(1, 1000)
     both_sides = spectrum.analyse(x).abs().square()
     both_sides[:, 1:-1] *= 2
-    torch.testing.assert_close(both_sides.sum() / (4 * spectrum.n_fft / 4), 4 * x.square().sum() / 4)
+    torch.testing.assert_close(both_sides.sum(), 4 * x.square().sum())
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -93,7 +93,8 @@ def test_a_tone_lies_in_the_same_band_at_any_rate(rate):
         x = torch.sin(2 * np.pi * hertz * torch.arange(rate, dtype=torch.float64) / rate)[None].float()
         band = spectrum.band_power(spectrum.analyse(x).abs().square())[0, :, 20].argmax()
         edges = np.array(band_edges(DEFAULT)) * DEFAULT.rate / DEFAULT.n_fft
-        assert edges[band] - 11 <= hertz <= edges[band + 1] + 11
+        slack = 11 + 0.01 * hertz  # one bin, and the window's rounding to a handy length
+        assert edges[band] - slack <= hertz <= edges[band + 1] + slack
 
 
 @pytest.mark.parametrize("rate", [*range(4000, 50000, 997), *RATES])

@@ -1,0 +1,210 @@
+"""The stems are the mixture, shared out: whole, in any pieces, at any rate, for any gain."""
+
+import numpy as np
+import pytest
+import torch
+
+from deepsep import separation
+from deepsep.config import SgldConfig
+from deepsep.errors import DeepsepError
+from deepsep.loudness import Loudness
+from deepsep.model import Model
+from deepsep.separation import Settings, choose_method, pick_device, separate_blocks
+from deepsep.spectrum import Spectrum, stereo_power
+
+RATE = 16000
+QUICK = SgldConfig(levels=2, steps=2, average=2)
+COOL = Settings(method="sgld", sgld=QUICK)
+WARM = Settings(method="sgld", sgld=SgldConfig(levels=2, steps=2, average=2, temperature=1.0, chains=2))
+ENCODER = Settings(method="encoder")
+METHODS = pytest.mark.parametrize(
+    "settings", [ENCODER, COOL, WARM], ids=["encoder", "sgld", "sgld at temperature 1"]
+)
+
+
+def but(settings, **changes):
+    fields = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+    return Settings(**{**fields, **changes})
+
+
+def song(seconds, channels=2, rate=RATE, seed=0):
+    """Noise that comes and goes, a chord, something on one side."""
+    random = np.random.default_rng(seed)
+    t = np.arange(round(seconds * rate)) / rate
+    chord = sum(np.sin(2 * np.pi * f * t) for f in (220, 331, 1200))
+    x = random.standard_normal((channels, len(t))) * (1 + np.sin(2 * np.pi * 1.5 * t)) + chord
+    x *= np.linspace(1, 0.4, channels)[:, None]
+    return (0.1 * x).astype(np.float32)
+
+
+def separate(x, model, settings, rate=RATE, block=5000):
+    loudness = Loudness()
+    loudness.hear(x)
+    blocks = (x[:, i : i + block] for i in range(0, x.shape[1], block))
+    out = list(separate_blocks(blocks, rate, loudness.rms, x.shape[1], model, settings))
+    return np.concatenate(out, -1)
+
+
+def close(a, b, within=1e-4):
+    np.testing.assert_allclose(a, b, atol=within * max(1.0, float(np.abs(b).max())), rtol=0)
+
+
+@METHODS
+@pytest.mark.parametrize("seconds", [0.05, 0.7, 4.6])
+def test_stems_add_up_to_the_mixture_and_last_as_long(model, settings, seconds):
+    x = song(seconds)
+    stems = separate(x, model, settings)
+    assert stems.shape == (3, *x.shape) and stems.dtype == np.float32
+    np.testing.assert_allclose(stems.sum(0), x, atol=1e-5)
+    assert min(np.square(s).mean() for s in stems) > 1e-4 * np.square(x).mean()  # and no stem is a mere zero
+    assert np.square(stems[0] - stems[1]).mean() > 1e-4 * np.square(x).mean()
+
+
+@pytest.mark.parametrize("channels", range(1, 9))
+def test_any_number_of_channels(model, channels):
+    x = song(0.3, channels)
+    for settings in (ENCODER, COOL):
+        stems = separate(x, model, settings)
+        assert stems.shape == (3, channels, x.shape[1])
+        np.testing.assert_allclose(stems.sum(0), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 192000])
+def test_any_sample_rate_and_odd_length(model, rate):
+    x = song(0.3, 2, rate)[:, :-7]
+    for settings in (ENCODER, COOL):
+        stems = separate(x, model, settings, rate)
+        assert stems.shape == (3, *x.shape) and np.isfinite(stems).all()
+        np.testing.assert_allclose(stems.sum(0), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 63, 64, 65, 16384 - 192, 16384 - 191, 16384, 16385])
+def test_any_length(model, samples):
+    x = song(1.2)[:, :samples]
+    stems = separate(x, model, ENCODER, block=999)
+    assert stems.shape == (3, 2, samples)
+    np.testing.assert_allclose(stems.sum(0), x, atol=1e-5)
+
+
+def test_the_encoder_in_windows_equals_the_whole(model, monkeypatch):
+    x = song(4.6)
+    parts = separate(x, model, ENCODER)
+    monkeypatch.setattr(separation, "CORE", 2048)
+    close(parts, separate(x, model, ENCODER))
+    monkeypatch.setattr(separation, "CORE", 40)
+    close(parts, separate(x, model, ENCODER))
+
+
+@METHODS
+def test_the_batch_size_does_not_show(model, settings):
+    x = song(4.6)
+    one = separate(x, model, but(settings, batch_size=1))
+    for size in (2, 5):
+        close(separate(x, model, but(settings, batch_size=size)), one)
+
+
+@METHODS
+def test_the_blocks_do_not_show(model, settings):
+    x = song(2.3)
+    whole = separate(x, model, settings, block=x.shape[1])
+    for block in (300, 7001):
+        close(separate(x, model, settings, block=block), whole, 1e-6)
+
+
+def test_a_seed_repeats_and_matters_at_temperature_alone(model):
+    x = song(0.6)
+    for settings in (WARM, COOL, ENCODER):
+        first = separate(x, model, but(settings, seed=5))
+        np.testing.assert_array_equal(separate(x, model, but(settings, seed=5)), first)
+        other = separate(x, model, but(settings, seed=6))
+        assert np.array_equal(other, first) == (settings is not WARM)
+
+
+@METHODS
+@pytest.mark.parametrize("gain", [0.003, 16.0])
+def test_a_gain_passes_through(model, settings, gain):
+    x = song(0.8)
+    np.testing.assert_allclose(
+        separate(np.float32(gain) * x, model, settings) / gain, separate(x, model, settings), atol=1e-4
+    )
+
+
+@METHODS
+def test_silence_gives_silence(model, settings):
+    stems = separate(np.zeros((2, 9000), np.float32), model, settings)
+    assert stems.shape == (3, 2, 9000) and not stems.any()
+    x = song(3.0)
+    x[:, 8000:40000] = 0
+    stems = separate(x, model, settings)
+    np.testing.assert_allclose(stems.sum(0), x, atol=1e-5)
+    assert np.abs(stems[..., 9000:39000]).max() < 1e-7
+
+
+def test_progress_reaches_the_end(model):
+    x, told = song(2.3), []
+    blocks = iter([x])
+    list(separate_blocks(blocks, RATE, 0.2, x.shape[1], model, ENCODER, on_progress=told.append))
+    assert told[-1] == x.shape[1] and told == sorted(told)
+
+
+@METHODS
+def test_every_sample_of_the_posterior_is_a_separation(model, settings):
+    x, spreads = song(0.6), []
+    blocks = iter([x])
+    drawn = separate_blocks(
+        blocks, RATE, 0.2, x.shape[1], model, but(settings, samples=3), groups=[[0, 2], [1]],
+        on_spread=spreads.append,
+    )  # fmt: skip
+    stems = np.concatenate(list(drawn), -1)
+    assert stems.shape == (3 * 2, *x.shape)
+    np.testing.assert_allclose(stems.reshape(3, 2, *x.shape).sum(1), np.stack([x] * 3), atol=1e-5)
+    spread = torch.cat(spreads, -1)
+    frames = Spectrum(model.spectrum).frames(x.shape[1])
+    assert spread.shape == (2, Spectrum(model.spectrum).bands, frames)
+    assert spread.min() >= 0 and spread.max() <= 0.5
+    torch.testing.assert_close(spread[0], spread[1], atol=1e-3, rtol=0)  # two shares that sum to 1
+
+
+def test_priors_alone_suffice_and_each_has_its_own_say(model):
+    bare = Model(model.spectrum, model.priors)
+    x = song(0.6)
+    stems = separate(x, bare, COOL)
+    np.testing.assert_allclose(stems.sum(0), x, atol=1e-5)
+    turned = Model(model.spectrum, dict(reversed(model.priors.items())))
+    close(separate(x, turned, COOL)[::-1], stems, 1e-4)
+
+
+@pytest.mark.parametrize("init", ["mixture", "encoder"])
+def test_a_chain_starts_where_the_mixture_is_explained(model, init):
+    spectrum = Spectrum(model.spectrum)
+    planes = stereo_power(spectrum.analyse(torch.from_numpy(song(0.3))), spectrum)[None, ..., :32]
+    power = (planes[:, 0] + planes[:, 1]) / 2
+    with torch.no_grad():
+        x = separation.starting_point(planes, power, model, spectrum, but(COOL, init=init))
+    torch.testing.assert_close((spectrum.to_power(x) - spectrum.floor).sum(1), power, rtol=1e-4, atol=1e-6)
+
+
+def test_auto_chooses_what_there_is(model):
+    bare = Model(model.spectrum, model.priors)
+    assert choose_method("auto", "auto", model)[0] == "encoder"
+    assert choose_method("auto", "auto", bare) == ("sgld", "mixture")
+    assert choose_method("sgld", "auto", model) == ("sgld", "encoder")
+    assert choose_method("sgld", "mixture", model) == ("sgld", "mixture")
+    for method, init, who in [
+        ("encoder", "auto", bare),
+        ("sgld", "encoder", bare),
+        ("x", "auto", model),
+        ("sgld", "x", model),
+    ]:
+        with pytest.raises(DeepsepError) as caught:
+            choose_method(method, init, who)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == "cpu"
+    for name, told in [("cuda", "--device cpu"), ("mps", "--device cpu"), ("abacus", "choose")]:
+        with pytest.raises(DeepsepError, match=told):
+            pick_device(name)
