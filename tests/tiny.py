@@ -31,7 +31,12 @@ def folder_of(folder: Path, *sources: str, licence="CC-BY-4.0", encoder=False, *
         model.save_prior(folder, source, tiny_prior(seed), SPECTRUM, info)
     if encoder:
         shape = EncoderConfig(bands=BANDS, widths=(4,), bottleneck=2, context=8)
-        model.save_encoder(folder, Encoder(shape, len(sources)).eval(), list(sources), {})
+        encoder = Encoder(shape, len(sources)).eval()
+        rng = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weight in encoder.parameters():  # fresh ones give every source the same
+                weight += 0.1 * torch.randn(weight.shape, generator=rng)
+        model.save_encoder(folder, encoder, list(sources), {})
     return folder
 
 
