@@ -387,7 +387,7 @@ class NmfDictionaries:
         config: SpectrumConfig,
         *,
         components: int = 32,
-        files: int = 40,
+        files: int = 30,
         frames: int = 4000,
         iterations: int = 60,
         seed: int = 0,
@@ -404,7 +404,7 @@ class NmfDictionaries:
             for path in chosen:
                 if (rms := data.file_rms(path)) == 0:
                     continue
-                heard = list(islice(data.log_powers(path, spectrum, rms, 1.0), 6))
+                heard = list(islice(data.log_powers(path, spectrum, rms, 1.0), 3))
                 if heard:
                     own = np.concatenate(heard).astype(np.float64)
                     pick = random.permutation(len(own))[: -(-frames // len(chosen))]
@@ -561,9 +561,8 @@ class Results:
             raise MissingExtra('a plot needs matplotlib: pip install "deepsep[eval]"') from None
         groups: list[str | None] = [*self.sources, None]
         width = 0.8 / max(1, len(self.methods))
-        figure = Figure(
-            figsize=(max(6.0, 0.45 * len(groups) * len(self.methods) + 2), 4.2), layout="constrained"
-        )
+        inches = min(11.0, 2 + 0.3 * len(groups) * len(self.methods))
+        figure = Figure(figsize=(max(6.0, inches), 4.2), layout="constrained")
         axes = figure.add_subplot()
         for i, method in enumerate(self.methods):
             at = np.arange(len(groups)) + (i - (len(self.methods) - 1) / 2) * width
@@ -572,7 +571,7 @@ class Results:
             axes.bar(at, finite(means), width * 0.92, color=color, alpha=0.8, label=method)
             for song in self.songs if len(self.songs) > 1 else []:
                 values = [self.mean(method, song=song, source=s, metric=metric) for s in groups]
-                axes.plot(at, finite(values), ".", color=color, markersize=4, markeredgecolor="0.25")
+                axes.plot(at, finite(values), "o", color="white", markersize=3, markeredgecolor="0.25")
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_xticks(range(len(groups)), [s or "mean" for s in groups])
         axes.set_ylabel(f"{METRICS[metric]} [dB]")
