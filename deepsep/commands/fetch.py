@@ -1,6 +1,6 @@
 """Hub priors on their way in: progress, and the licence before the first use.
 
-`separate` and `sample` call `pin` before `model.assemble`; `priors download` calls `fetch`.
+`separate` calls `pin` before `model.assemble`; `sample` and `priors download` call `fetch`.
 """
 
 from __future__ import annotations
