@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import doctor, priors, sample, separate, train
+from .commands import doctor, evaluate, priors, sample, separate, train
 from .commands.common import say
 from .errors import DeepsepError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command()(separate.separate)
 app.command("train-prior")(train.train_prior)
 app.command("train-encoder")(train.train_encoder)
+app.command()(evaluate.evaluate)
 app.add_typer(priors.app, name="priors")
 app.command()(sample.sample)
 app.command()(doctor.doctor)

@@ -1,0 +1,109 @@
+"""deepsep evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..config import SgldConfig
+from .common import (
+    DeviceOption,
+    OfflineOption,
+    PriorsOption,
+    ThreadsOption,
+    listed,
+    pairs,
+    say,
+    set_threads,
+    usage,
+)
+
+__all__ = ["evaluate"]
+
+SGLD = SgldConfig()
+METRICS = ("sdr", "si_sdr", "sdr_median")
+
+
+def evaluate(
+    songs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SONGS...",
+            help="Folders song/{vocals,drums,...}.wav, folders of such folders, MUSDB18, or .stem.mp4 files.",
+        ),
+    ],
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Which to run, of mixture, stationary, nmf, sgld, encoder, encoder+sgld, oracle, oracle-full; "
+            "by default all but nmf."
+        ),
+    ] = None,
+    priors: PriorsOption = "bundled",
+    prior: Annotated[
+        list[str], typer.Option(help="Replace or add one instrument: vocals=DIR or vocals=org/name.")
+    ] = [],  # noqa: B006
+    seconds: Annotated[float | None, typer.Option(help="Score one excerpt of each song, this long.")] = None,
+    nmf_data: Annotated[
+        list[str],
+        typer.Option(help="SOURCE=DIR of solo recordings for the NMF baseline, one for each source."),
+    ] = [],  # noqa: B006
+    metric: Annotated[str, typer.Option(help="What the table shows: sdr, si_sdr or sdr_median.")] = "sdr",
+    steps: Annotated[int, typer.Option(min=1, help="SGLD: Langevin steps a noise level.")] = SGLD.steps,
+    levels: Annotated[int, typer.Option(min=1, help="SGLD: noise levels.")] = SGLD.levels,
+    chains: Annotated[int, typer.Option(min=1, help="SGLD: chains to average.")] = SGLD.chains,
+    temperature: Annotated[float, typer.Option(help="SGLD: 1 samples, 0 seeks a mode.")] = SGLD.temperature,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same figures.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this file.")] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    offline: OfflineOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the figures and errors only.")] = False,
+) -> None:
+    """Score separations of songs whose stems are known, beside baselines and the ceiling of any mask.
+
+    Example: deepsep evaluate songs/ --methods stationary,encoder,oracle --seconds 30
+    """
+    if metric not in METRICS:
+        raise usage(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+    from .. import evaluation, separation
+    from .. import model as models
+
+    set_threads(threads)
+    picked = separation.pick_device(device)
+    model = models.assemble(priors, pairs(prior, "--prior"), device=picked, offline=offline)
+    config = SgldConfig(steps=steps, levels=levels, chains=chains, temperature=temperature)
+    found = [song for path in songs for song in evaluation.find_songs(path)]
+    results = evaluation.evaluate(
+        found,
+        model,
+        listed(methods),
+        settings=separation.Settings(sgld=config, seed=seed, device=picked),
+        seconds=seconds,
+        nmf_data={s: Path(d) for s, d in pairs(nmf_data, "--nmf-data").items()} or None,
+        on_progress=None if quiet else lambda done, total, what: say(f"[{done + 1}/{total}] {what}"),
+    )
+    if plot:
+        results.plot(plot)
+    for note in results.notes:
+        say(f"note: {note}")
+    if as_json:
+        typer.echo(results.to_json())
+    else:
+        show(results.table(metric), evaluation.METRICS[metric])
+
+
+def show(rows: list[list[str]], title: str) -> None:
+    """The figures as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for i, heading in enumerate(rows[0]):
+        table.add_column(heading, justify="left" if i < 2 else "right")
+    for row in rows[1:]:
+        table.add_row(*row)
+    Console(width=max(100, Console().width)).print(table)
