@@ -1,8 +1,8 @@
 """Stems -> one HTML page to listen on: player, waveforms, spectrograms, settings; no network, no other file.
 
-The page holds every track as mp3 in pieces of a few seconds, which the browser decodes when their turn comes, so
-that neither the first paint nor the memory of the browser depends on the length of the song. Neighbouring pieces
-overlap and are cross-faded; all tracks start at the same sample of one audio clock.
+The page holds every track as mp3 in pieces of a few seconds, which the browser decodes when their turn comes:
+neither the first paint nor the browser's memory for samples depends on the length of the song. Neighbouring
+pieces overlap and are cross-faded; all tracks start at the same sample of one audio clock.
 Shapes: c channel, t sample, f frequency row, n column (a moment in time).
 """
 
@@ -14,11 +14,14 @@ import html
 import io
 import json
 import math
+import os
 import re
 import shutil
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
@@ -43,7 +46,7 @@ MARGIN_SECONDS = 0.1  # more than the codec looks back or ahead
 FADE_SECONDS = 0.02
 
 # kbit/s in stereo, and the size of the whole page's audio up to which it is chosen
-_BITRATES = ((128, 22.5e6), (112, 22.5e6), (96, 100e6), (64, math.inf))
+_BITRATES = ((128, 23.5e6), (112, 23.5e6), (96, 100e6), (64, math.inf))
 _WRITE_FRAMES = 1 << 14
 
 _UNIT = 1024  # samples per column before columns are joined to those of the page
@@ -77,12 +80,12 @@ def write_report(
         path: the page, an .html file; missing folders are made.
         title: the heading, as a rule the track's name.
         mix: the file that was separated.
-        stems: name -> file, in the order of the page. Any rate and channel count that `audio` reads; more than
-            two channels are folded to stereo on the page.
+        stems: name -> file, in the order of the page. Any rate and channel count that `audio` reads; more
+            than two channels are folded to stereo on the page.
         settings: name -> value, shown as a table; nested mappings are shown as `name: value` pairs.
         priors: stem -> what it was separated with, shown likewise.
-        uncertainty: stem -> how unsure it is, (n,) over time or (f, n) with the lowest frequency first, spread
-            over the whole track. Finite, 0 is certain; all stems are drawn on one scale.
+        uncertainty: stem -> how unsure it is, (n,) over time or (f, n) with the lowest frequency first,
+            spread over the whole track. Finite, 0 is certain; all stems are drawn on one scale.
         seconds: how long the separation took.
 
     Raises DeepsepError when a file cannot be read or the page cannot be written.
@@ -174,15 +177,27 @@ def _bitrate(infos: Iterable[audio.AudioInfo]) -> int:
 def _embed(path: Path, rate: int, page_rate: int, kbps: int, track: int, page: IO[bytes]) -> _Picture:
     """Appends the track's pieces to `page` and returns its picture, in one pass over the file."""
     overview = _Overview(page_rate)
-    blocks = (_fold(block) for block in audio.read_blocks(path))
-    blocks = overview.watch(audio.resample_blocks(blocks, rate, page_rate))
-    for index, piece in enumerate(
-        _pieces(blocks, PIECE_SECONDS * page_rate, round(MARGIN_SECONDS * page_rate))
-    ):
+    folded = (_fold(block) for block in audio.read_blocks(path))
+    blocks = overview.watch(audio.resample_blocks(folded, rate, page_rate))
+    pieces = _pieces(blocks, PIECE_SECONDS * page_rate, round(MARGIN_SECONDS * page_rate))
+    for index, mp3 in enumerate(_in_parallel(lambda piece: _mp3(piece, page_rate, kbps), pieces)):
         page.write(b'<script type="text/plain" id="sound-%d-%d">' % (track, index))
-        page.write(base64.b64encode(_mp3(piece, page_rate, kbps)))
+        page.write(base64.b64encode(mp3))
         page.write(b"</script>\n")
     return overview.picture()
+
+
+def _in_parallel(encode: Callable[[Samples], bytes], pieces: Iterable[Samples]) -> Iterator[bytes]:
+    """`map`, in order, with as few pieces in memory as there are workers."""
+    workers = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[bytes]] = deque()
+        for piece in pieces:
+            waiting.append(pool.submit(encode, piece))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
 
 
 def _fold(samples_ct: Samples) -> Samples:
@@ -346,7 +361,10 @@ def _ramp(track: _Track, dark: bool) -> NDArray[np.uint8]:
     """Steps of equal lightness from the page's ground to the loudest, in the track's hue."""
     t = np.linspace(0, 1, _SHADES)
     lightness = 0.21 + 0.73 * t if dark else 0.965 - 0.64 * t
-    return _rgb(lightness, track.chroma * np.sin(np.pi * np.sqrt(t)) ** 0.8, track.hue)
+    return _rgb(lightness, 1.2 * track.chroma * t**0.6 * (1 - 0.5 * t), track.hue)
+
+
+_GREY = _Track("", Path(), hue=0, chroma=0.0)
 
 
 def _accent(track: _Track, dark: bool) -> str:
@@ -375,9 +393,9 @@ def _png(shades: NDArray[np.uint8], ramp: NDArray[np.uint8]) -> str:
 
 def _outline(height_n: Values) -> str:
     """The path of a shape that is `height_n` above and below its axis, in a box of n x 200."""
-    rounded = np.round(100 * np.clip(height_n, 0, 1)).astype(int)
-    top = "".join(f"L{x} {100 - y}L{x + 1} {100 - y}" for x, y in enumerate(rounded))
-    bottom = "".join(f"L{x + 1} {100 + y}L{x} {100 + y}" for x, y in reversed(list(enumerate(rounded))))
+    rounded = np.round(100 * np.clip(height_n, 0, 1) ** 0.6).astype(int)  # quiet stems stay visible
+    top = "".join(f"L{x} {100 - y}" for x, y in enumerate(rounded))
+    bottom = "".join(f"L{x} {100 + y}" for x, y in reversed(list(enumerate(rounded))))
     return f"M0 100{top}{bottom}Z"
 
 
@@ -413,7 +431,7 @@ def _fill(
     }
     facts = [_clock(length), f"{infos[0].rate / 1000:g} kHz", _channels(infos[0].channels)]
     if seconds is not None:
-        facts.append(f"separated in {_duration(seconds)}, {seconds / length:.2g} × the track's length")
+        facts.append(f"separated in {_duration(seconds)}, {seconds / length:.2g}\u00a0× the track's length")
     template = files("deepsep").joinpath("report.html").read_text(encoding="utf-8")
     script = re.findall(r"<script>(.*?)</script>", template, re.DOTALL)[0]
     scale = max((float(values.max()) for values in uncertainty.values()), default=0.0)
@@ -451,13 +469,15 @@ def _rows(
         columns = len(picture.peak_n)
         strip = ""
         if index and track.name in uncertainty:
-            strip = _uncertainty(track, uncertainty[track.name], scale, width)
+            strip = _uncertainty(track.name, uncertainty[track.name], scale)
         choice = ""
         if index:
             key = f' aria-keyshortcuts="{index}"' if index < 10 else ""
             choice = (
-                f'<button class="solo" type="button" aria-pressed="false" aria-label="Solo {name}"{key}>Solo</button>'
-                f'<button class="mute" type="button" aria-pressed="false" aria-label="Mute {name}">Mute</button>'
+                f'<button class="solo" type="button" aria-pressed="false" aria-label="Solo {name}"{key}>'
+                "Solo</button>"
+                f'<button class="mute" type="button" aria-pressed="false" aria-label="Mute {name}">'
+                "Mute</button>"
             )
         rows.append(
             f'<section class="track" data-track="{index}" aria-label="{name}"'
@@ -477,11 +497,11 @@ def _rows(
     return "\n".join(rows)
 
 
-def _uncertainty(track: _Track, values_fn: Values, scale: float, width: str) -> str:
+def _uncertainty(name: str, values_fn: Values, scale: float) -> str:
     starts = _starts(values_fn.shape[1])
     widest = np.maximum.reduceat(values_fn, starts, axis=1)
     shades = _shades(widest[::-1] / (scale or 1.0))
-    return _image(track, shades, "unsure", f"Uncertainty of {_text(track.name)}", width)
+    return _image(_GREY, shades, "unsure", f"Uncertainty of {_text(name)}", "100%")
 
 
 def _image(track: _Track, shades: NDArray[np.uint8], kind: str, label: str, width: str) -> str:
@@ -499,11 +519,11 @@ def _ruler(length: float) -> str:
 
 
 def _legend(scale: float | None) -> str:
-    low, high = _LOWEST_HZ, _HIGHEST_HZ / 1000
-    legend = f"Waveforms share one scale, and so do spectrograms ({low:g} Hz to {high:g} kHz, {_RANGE_DB:g} dB deep)."
+    range_ = f"{_LOWEST_HZ:g} Hz to {_HIGHEST_HZ / 1000:g} kHz, {_RANGE_DB:g} dB deep"
+    legend = f"Waveforms share one scale, and so do spectrograms ({range_})."
     if scale is not None:
         legend += (
-            f" The strip below a spectrogram is how unsure the stem is: palest 0, strongest {scale:.3g}."
+            f" The strip below a spectrogram is how unsure the stem is: faintest 0, strongest {scale:.3g}."
         )
     return _text(legend)
 
@@ -549,7 +569,7 @@ def _clock(seconds: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds / 60:.3g} min"
+    return f"{seconds:.3g}\u00a0s" if seconds < 100 else f"{seconds / 60:.3g}\u00a0min"
 
 
 def _channels(count: int) -> str:

@@ -24,7 +24,7 @@ __all__ = ["COLUMNS", "SpreadMap", "Uncertainty", "check_pictures", "draw", "sav
 
 COLUMNS = 2000  # of a map at most, whatever the track's length
 PICTURE_COLUMNS = 1000
-TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10000)
+TICKS_HZ = (200, 500, 1000, 2000, 5000, 10000)
 
 Values = NDArray[np.float32]
 

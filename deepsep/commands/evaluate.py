@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast, get_args
 
 import typer
 
@@ -23,7 +23,7 @@ from .common import (
 __all__ = ["evaluate"]
 
 SGLD = SgldConfig()
-METRICS = ("sdr", "si_sdr", "sdr_median")
+Metric = Literal["sdr", "si_sdr", "sdr_median"]
 
 
 def evaluate(
@@ -37,8 +37,8 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Which to run, of mixture, stationary, nmf, sgld, encoder, encoder+sgld, oracle, oracle-full; "
-            "by default all but nmf."
+            help="Which to run, of mixture, stationary, nmf, sgld, encoder, encoder+sgld, oracle and "
+            "oracle-full; by default all but nmf."
         ),
     ] = None,
     priors: PriorsOption = "bundled",
@@ -67,8 +67,8 @@ def evaluate(
 
     Example: deepsep evaluate songs/ --methods stationary,encoder,oracle --seconds 30
     """
-    if metric not in METRICS:
-        raise usage(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+    if metric not in get_args(Metric):
+        raise usage(f"unknown metric {metric!r}; choose one of {', '.join(get_args(Metric))}")
     from .. import evaluation, separation
     from .. import model as models
 
@@ -93,7 +93,8 @@ def evaluate(
     if as_json:
         typer.echo(results.to_json())
     else:
-        show(results.table(metric), evaluation.METRICS[metric])
+        shown = cast(Metric, metric)
+        show(results.table(shown), evaluation.METRICS[shown])
 
 
 def show(rows: list[list[str]], title: str) -> None:
