@@ -252,6 +252,22 @@ def test_any_config_can_be_described(config, prior):
         assert card.model_card(raw, NAME).startswith("---\nlibrary_name: deepsep\n")
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf"), True, None, [1], "x"])
+def test_odd_numbers_are_left_out(value):
+    raw = {"format": value, "spectrum": {"rate": value}, "sources": ["a"], "files": {"f": {"size": value}}}
+    raw |= {"priors": {"a": {"data": {"hours": value}, "held_out": {"bits": value}}}, "figures": {"b": value}}
+    facts = card.describe(raw)
+    assert (facts["format"], facts["rate"], facts["size"], facts["data"]["a"]) == (
+        None,
+        None,
+        0,
+        "not stated",
+    )
+    shown = {"a": {"bits": "x"}, "separation": {"b": "x"}} if value == "x" else {}
+    assert facts["figures"] == shown
+    assert size_of(facts["size"]) == "0 bytes"
+
+
 # --- path and remove
 
 
