@@ -252,7 +252,10 @@ def test_any_config_can_be_described(config, prior):
         assert card.model_card(raw, NAME).startswith("---\nlibrary_name: deepsep\n")
 
 
-@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf"), True, None, [1], "x"])
+ODD = [10**400, -(10**400), float("nan"), float("inf"), True, None, [1], "x"]
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: str(value)[:5])
 def test_odd_numbers_are_left_out(value):
     raw = {"format": value, "spectrum": {"rate": value}, "sources": ["a"], "files": {"f": {"size": value}}}
     raw |= {"priors": {"a": {"data": {"hours": value}, "held_out": {"bits": value}}}, "figures": {"b": value}}
