@@ -119,8 +119,8 @@ def expand_inputs(
         except (DeepsepError, OSError, ValueError) as error:
             problems.append(error if isinstance(error, DeepsepError) else DeepsepError(f"{item}: {error}"))
     unique: dict[str, Path] = {}
-    for path in found:
-        unique.setdefault(place(path), path)
+    for path in found:  # one folder may be reached on two ways; a link of another name is another track
+        unique.setdefault(place(Path(os.path.realpath(path.parent), path.name)), path)
     return list(unique.values()), problems
 
 
@@ -199,8 +199,6 @@ def plan(
             raise DeepsepError(f"{item.label}: its outputs cannot be named ({error.strerror})") from None
         targets = [*job.paths.values(), *job.extras.values()]
         if taken := next((owners[place(p)] for p in targets if place(p) in owners), None):
-            if os.path.samefile(taken.path, item.path):
-                continue  # one file under two names of its folder
             raise collision(taken, item, targets[0], output)
         for path in targets:
             owners[place(path)] = item

@@ -104,8 +104,8 @@ class Batch:
             try:
                 info = audio.probe(path)
                 found.append(Input(path, label, info.frames / info.rate if info.frames else None))
-            except (DeepsepError, OSError) as error:
-                self.fail(label, reason(error).replace(str(path), label))
+            except (DeepsepError, OSError, UnicodeError) as error:
+                self.fail(label, reason(error, path).replace(str(path), label))
         return found
 
     def run(self, jobs: Sequence[Job], model: Model, settings: Settings, out: Output) -> None:
@@ -121,8 +121,10 @@ class Batch:
                     with progress.track(f"{number}/{len(jobs)} {name}" if len(jobs) > 1 else name) as tell:
                         try:
                             result = tracks.run(job, model, settings, out, on_progress=tell)
-                        except (DeepsepError, OSError, MemoryError, RuntimeError) as error:
-                            self.fail(job.label, reason(error).replace(str(job.source), job.label))
+                        except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
+                            self.fail(
+                                job.label, reason(error, job.source).replace(str(job.source), job.label)
+                            )
                             continue
                     self.done.append(result)
                     if not self.quiet and not table:
@@ -183,17 +185,17 @@ class Batch:
         Console(stderr=True).print(table)
 
 
-def reason(error: BaseException) -> str:
+def reason(error: BaseException, source: Path) -> str:
     """What went wrong with a track, in a line; raises again what no user can mend."""
-    if isinstance(error, BrokenPipeError):
-        raise error
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-        return "not enough memory for this track; try a smaller --batch-size"
-    if isinstance(error, RuntimeError):
-        raise error
-    if isinstance(error, OSError):
-        return f"{error.filename or 'files'}: {error.strerror or error}"
-    return str(error)
+        return f"{source}: not enough memory; try a smaller --batch-size"
+    if isinstance(error, UnicodeError):
+        return f"{source}: its name is no valid text, which a decoder needs; rename it"
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return f"{error.filename or source}: {error.strerror or error}"
+    if isinstance(error, DeepsepError):
+        return str(error)
+    raise error
 
 
 def notes_of(result: Done) -> list[str]:

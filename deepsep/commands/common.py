@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,6 +20,7 @@ __all__ = [
     "PriorsOption",
     "ThreadsOption",
     "listed",
+    "only_our_lines",
     "pairs",
     "say",
     "set_threads",
@@ -59,8 +62,12 @@ def pairs(items: list[str], option: str) -> dict[str, str]:
 
 
 def listed(names: str | None) -> list[str] | None:
-    """A comma-separated list."""
-    return [n.strip() for n in names.split(",") if n.strip()] if names else None
+    """A comma-separated list; None where nothing was said."""
+    if names is None:
+        return None
+    if found := [n.strip() for n in names.split(",") if n.strip()]:
+        return found
+    raise usage(f"{names!r} is a list without names; give them as a,b,c")
 
 
 def set_threads(threads: int | None) -> None:
@@ -87,3 +94,31 @@ def stoppable() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def only_our_lines() -> Iterator[None]:
+    """Within, C libraries cannot write to stderr: mpg123 has notes about every file that it cannot read."""
+    try:
+        ours = sys.stderr.fileno() == 2
+        kept = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except (OSError, AttributeError, ValueError):  # no such thing as a stderr
+        yield
+        return
+    before = sys.stderr
+    before.flush()
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    if ours:
+        sys.stderr = os.fdopen(
+            os.dup(kept), "w", buffering=1, encoding=before.encoding, errors="backslashreplace"
+        )
+    try:
+        yield
+    finally:
+        if ours:
+            sys.stderr.close()
+            sys.stderr = before
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -19,6 +19,7 @@ from .common import (
     PriorsOption,
     ThreadsOption,
     listed,
+    only_our_lines,
     pairs,
     say,
     set_threads,
@@ -149,7 +150,7 @@ def separate(
         check_pictures()
     set_threads(threads)
     batch = Batch(quiet, as_json)
-    with stoppable(), tempfile.TemporaryDirectory(prefix="deepsep-") as spool:
+    with stoppable(), only_our_lines(), tempfile.TemporaryDirectory(prefix="deepsep-") as spool:
         picked = separation.pick_device(device)
         found = gather(inputs, Path(spool), batch, recursive=recursive, out=out)
         if not found:
