@@ -178,7 +178,9 @@ def packed(module: nn.Module) -> bytes:
     def half(v: Tensor) -> Tensor:
         return (v.half() if v.is_floating_point() else v).contiguous()
 
-    return save({k: half(v) for k, v in module.state_dict().items()})
+    # the whitening's axes must stay orthonormal, or inverse and log-determinant are not exact
+    weights = module.state_dict().items()
+    return save({k: v.contiguous() if k.startswith("whitening.") else half(v) for k, v in weights})
 
 
 def write(folder: Path, name: str, data: bytes) -> None:

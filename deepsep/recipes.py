@@ -53,6 +53,7 @@ def train_prior(
     folders.check_name(source)
     spectrum = Spectrum(spectrum_config)
     rng = torch.Generator().manual_seed(config.seed)
+    torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
     prior = FlowPrior(flow, rng)
     if flow.channels != spectrum.bands:
         raise DeepsepError(

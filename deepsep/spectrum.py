@@ -36,7 +36,7 @@ def fft_size(config: SpectrumConfig, rate: int) -> int:
     """Samples of the window at `rate`: a multiple of 4 with small prime factors, close to the model's length."""
     ideal = config.n_fft * rate / config.rate
     near = [4 * q for q in range(max(4, round(ideal / 4 * 0.994)), round(ideal / 4 * 1.006) + 2)]
-    return min(near, key=lambda n: (_largest_factor(n) > 13, abs(n - ideal))) if near else 16
+    return min(near, key=lambda n: (_largest_factor(n) > 31, abs(n - ideal))) if near else 16
 
 
 def _largest_factor(n: int) -> int:

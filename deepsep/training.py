@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .config import TrainConfig
 from .errors import DeepsepError
+from .networks import WaveNet
 
 __all__ = ["Status", "train"]
 
@@ -66,8 +67,8 @@ def train(
     if resume:
         step, spent = load_checkpoint(checkpoint, identity, model, average, optimizer, rng)
     for module in model.modules():
-        if hasattr(module, "bf16"):
-            setattr(module, "bf16", config.bf16)
+        if isinstance(module, WaveNet):
+            module.bf16 = config.bf16
     started, saved, first = time.monotonic() - spent * 60, time.monotonic(), step
     began = time.monotonic()
     held_out: dict[str, float] = {}

@@ -37,7 +37,9 @@ def draw(axis: plt.Axes, samples: np.ndarray, rate: int, title: str) -> None:
 
 def main() -> None:
     """Separates the demo song with the command a user types, and draws it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--method", default="auto")
     method = parser.parse_args().method
     with tempfile.TemporaryDirectory() as folder:

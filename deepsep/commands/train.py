@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -32,9 +32,9 @@ def train_prior(
     ],
     source: Annotated[str, typer.Option(help="The instrument's name, such as vocals.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Priors folder to write to.")] = Path("priors"),
-    minutes: Annotated[Optional[float], typer.Option(help="Stop after this long.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this long.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Stop after as many steps.")] = TRAIN.steps,
-    batch: Annotated[int, typer.Option(min=1)] = TRAIN.batch,
+    batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = TRAIN.batch,
     frames: Annotated[
         int, typer.Option(min=8, help="Frames of a training example; 43 a second.")
     ] = TRAIN.frames,
@@ -47,7 +47,7 @@ def train_prior(
     licence: Annotated[
         str, typer.Option(help="Licence of the trained weights, for the model card.")
     ] = "unspecified",
-    seed: Annotated[int, typer.Option()] = TRAIN.seed,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = TRAIN.seed,
     bf16: Annotated[bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.")] = False,
     threads: ThreadsOption = None,
     resume: Annotated[
@@ -87,15 +87,15 @@ def train_encoder(
     objective: Annotated[
         str, typer.Option(help="simulated (mixtures of solo recordings), elbo (the priors judge), or both.")
     ] = "both",
-    mixtures: Annotated[Optional[Path], typer.Option(help="Unlabelled songs for the ELBO.")] = None,
+    mixtures: Annotated[Path | None, typer.Option(help="Unlabelled songs for the ELBO.")] = None,
     elbo_weight: Annotated[float, typer.Option(help="Weight of the ELBO in both.")] = 0.1,
-    minutes: Annotated[Optional[float], typer.Option(help="Stop after this long.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this long.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Stop after as many steps.")] = TRAIN.steps,
-    batch: Annotated[int, typer.Option(min=2)] = 8,
+    batch: Annotated[int, typer.Option(min=2, help="Mixtures a step.")] = 8,
     frames: Annotated[int, typer.Option(min=8, help="Frames of a training example, a multiple of 8.")] = 96,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1.5e-3,
     workers: Annotated[int, typer.Option(min=0, help="Processes that simulate mixtures.")] = 1,
-    seed: Annotated[int, typer.Option()] = TRAIN.seed,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = TRAIN.seed,
     bf16: Annotated[bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.")] = False,
     threads: ThreadsOption = None,
     resume: Annotated[
