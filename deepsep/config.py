@@ -84,10 +84,10 @@ class SgldConfig:
     levels: int = 8  # noise levels, geometric from sigma_max to sigma_min
     steps: int = 4  # Langevin steps a level
     sigma_max: float = 1.0
-    sigma_min: float = 0.3
-    step_size: float = 0.3  # delta: eta = delta * sigma^2
-    temperature: float = 0.0  # scales the noise: 1 samples the posterior, 0 climbs to a mode
-    likelihood: float = 1.0  # beta: tempers the mixture's log-likelihood
+    sigma_min: float = 0.5
+    step_size: float = 1.0  # delta: eta = delta / precision, delta * sigma^2 under the prior alone
+    temperature: float = 0.5  # scales the noise: 1 samples the posterior, 0 climbs to a mode
+    likelihood: float = 4.0  # beta: tempers the mixture's log-likelihood
     chains: int = 1  # independent chains, averaged
     average: int = 8  # late iterates whose Wiener estimates are averaged
 

@@ -36,7 +36,7 @@ class Likelihood(Protocol):
         """In nats, up to a constant: (b, k, d, n) -> (b,)."""
 
     def precision(self, x_bkdn: Tensor) -> Tensor:
-        """The diagonal of its Fisher information about x, same shape as x."""
+        """A diagonal that bounds its Fisher information about x from above (row sums), same shape as x."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,6 @@ class BandLikelihood:
         return -(self.weight_d[:, None] * fit).flatten(1).sum(1)
 
     def precision(self, x_bkdn: Tensor) -> Tensor:
-        """w_d (scale v_k / V)^2."""
+        """w_d scale^2 v_k / V: the information is w_d scale^2 g g^T with g the Wiener gains, which sum to 1."""
         gains = wiener_gains(x_bkdn, self.spectrum)
-        return self.weight_d[:, None] * (self.spectrum.config.scale * gains).square()
+        return self.weight_d[:, None] * self.spectrum.config.scale**2 * gains

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from .mixture import Likelihood
 
-__all__ = ["Posterior", "Prior"]
+__all__ = ["Drift", "Posterior", "Prior"]
 
 
 class Prior(Protocol):
@@ -24,31 +24,41 @@ class Prior(Protocol):
         """log p_sigma(x) in nats, (b,)."""
 
 
+class Drift(NamedTuple):
+    """What a Langevin step needs at one point; all of x's shape (b, k, d, n).
+
+    score: grad log p(x | m). precision: how steep that can be, per coordinate. denoised: E[x_clean | x] under the
+    priors, where the posterior has them.
+    """
+
+    score: Tensor
+    precision: Tensor
+    denoised: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """The posterior of a mixture's sources at a noise level (thesis Eq. 4, 7), in any domain."""
+    """The posterior of a mixture's sources at a noise level (thesis Eq. 4, 7), in any domain.
+
+    At noise level sigma the chain's x is a noisy one, and the mixture speaks of clean sources. With `denoise` (the
+    default) the likelihood is taken at Tweedie's estimate x + sigma^2 grad log p_sigma(x), the prior's mean of the
+    clean sources given x; without it at x itself, which is BASIS' posterior and exact as sigma goes to 0.
+    """
 
     priors: Sequence[Prior]
     likelihood: Likelihood
     beta: float = 1.0
+    denoise: bool = True
 
-    def log_prob(self, x_bkdn: Tensor, sigma: float) -> Tensor:
-        """In nats, up to a constant: (b, k, d, n) -> (b,)."""
-        log_p = self.beta * self.likelihood.log_prob(x_bkdn)
+    def drift(self, x_bkdn: Tensor, sigma: float) -> Drift:
+        """Score and precision at x; one prior's graph at a time, to bound memory."""
+        score = torch.empty_like(x_bkdn)
         for k, prior in enumerate(self.priors):
-            log_p = log_p + prior.log_prob(x_bkdn[:, k], sigma)
-        return log_p
-
-    def score(self, x_bkdn: Tensor, sigma: float) -> Tensor:
-        """grad log p with respect to x, same shape; one prior's graph at a time, to bound memory."""
-        grad = self.beta * gradient(self.likelihood.log_prob, x_bkdn)
-        for k, prior in enumerate(self.priors):
-            grad[:, k] += gradient(lambda x, p=prior: p.log_prob(x, sigma), x_bkdn[:, k])  # type: ignore[misc]
-        return grad
-
-    def precision(self, x_bkdn: Tensor, sigma: float) -> Tensor:
-        """How steep the posterior can be, per coordinate: 1 / sigma^2 for the priors plus the likelihood's part."""
-        return self.beta * self.likelihood.precision(x_bkdn) + sigma**-2
+            score[:, k] = gradient(lambda x, p=prior: p.log_prob(x, sigma), x_bkdn[:, k])  # type: ignore[misc]
+        denoised = x_bkdn + sigma**2 * score
+        at = denoised if self.denoise else x_bkdn
+        score += self.beta * gradient(self.likelihood.log_prob, at)
+        return Drift(score, self.beta * self.likelihood.precision(at) + sigma**-2, denoised)
 
 
 def gradient(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

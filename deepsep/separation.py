@@ -255,9 +255,9 @@ def sgld_draws(
         def noise(number: int, noises: list[sgld.Noise] = noises) -> Tensor:
             return torch.stack([draw(number) for draw in noises]).to(start)
 
-        for state, _ in sgld.anneal(start, posterior, config, noise):
+        for state, info in sgld.anneal(start, posterior, config, noise):
             if state.step > late:
-                yield chain, wiener_gains(state.position, spectrum)
+                yield chain, wiener_gains(info.denoised, spectrum)
 
 
 def starting_point(

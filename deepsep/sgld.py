@@ -3,7 +3,8 @@
     x <- x + eta grad log p_sigma(x | m) + sqrt(2 eta T) eps,   eta = delta / precision(x, sigma)
 
 With the prior's precision 1 / sigma^2 alone this is BASIS' eta = delta sigma^2 (Jayaram & Thickstun 2020); where the
-mixture says more, the step is as much smaller, which keeps the stiff likelihood stable at any weight.
+mixture says more, the step is as much smaller: the precision bounds the likelihood's curvature for any number of
+sources and at any weight, so delta < 2 is stable.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What only a log needs: the level, and the mean square of the drift."""
+    """What an estimate or a log needs: the noise level, the denoised position, the mean square of the move."""
 
     sigma: float
-    drift: float
+    denoised: Tensor
+    moved: float
 
 
 def init(position: Tensor) -> State:
@@ -49,12 +51,13 @@ def step(
 ) -> tuple[State, Info]:
     """One Langevin step at noise level sigma; `noise` is not called at temperature 0."""
     x = state.position
-    eta = step_size / posterior.precision(x, sigma)
-    drift = (eta * posterior.score(x, sigma)).clamp(-LARGEST_MOVE, LARGEST_MOVE)
-    x = x + drift
+    drift = posterior.drift(x, sigma)
+    eta = step_size / drift.precision
+    move = (eta * drift.score).clamp(-LARGEST_MOVE, LARGEST_MOVE)
+    after = x + move
     if temperature > 0:
-        x = x + (2 * temperature * eta).sqrt() * noise(state.step)
-    return State(x, state.step + 1), Info(sigma, float(drift.square().mean()))
+        after = after + (2 * temperature * eta).sqrt() * noise(state.step)
+    return State(after, state.step + 1), Info(sigma, drift.denoised, float(move.square().mean()))
 
 
 def noise_levels(config: SgldConfig) -> list[float]:

@@ -74,14 +74,14 @@ def SPECTRUM_double():
 
 def test_the_score_is_the_gradient_of_log_prob():
     x = sources(n=2)
-    posterior = Posterior([Flat()] * 3, likelihood(x), beta=0.7)
-    score = posterior.score(x, 1.0)
+    fit = likelihood(x)
+    score = Posterior([Flat()] * 3, fit, beta=0.7).drift(x, 1.0).score
     step = 1e-5
     for index in [(0, 0, 3, 1), (1, 2, 0, 0), (1, 1, 7, 1)]:
         up, down = x.clone(), x.clone()
         up[index] += step
         down[index] -= step
-        slope = (posterior.log_prob(up, 1.0) - posterior.log_prob(down, 1.0)).sum() / (2 * step)
+        slope = 0.7 * (fit.log_prob(up) - fit.log_prob(down)).sum() / (2 * step)
         torch.testing.assert_close(score[index], slope, rtol=1e-4, atol=1e-6)
     assert not x.requires_grad
 
@@ -91,7 +91,7 @@ class Flat:
         return 0 * x_bdn.flatten(1).sum(1)
 
 
-def test_the_score_vanishes_on_average_and_the_precision_is_its_variance():
+def test_the_score_vanishes_on_average_and_the_precision_bounds_its_covariance():
     """Fisher's two identities, over mixtures drawn from the model at x."""
     x = sources(b=1, n=1).expand(20000, -1, -1, -1).clone()
     V = mix(SPECTRUM.to_power(x))
@@ -101,11 +101,13 @@ def test_the_score_vanishes_on_average_and_the_precision_is_its_variance():
     torch.manual_seed(0)
     power = V * gamma.sample((len(x),))[..., None]
     fit = BandLikelihood(power, weight, SPECTRUM)
-    score = Posterior([Flat()] * 3, fit).score(x, 1.0)
-    information = fit.precision(x)[0]
-    scale = information.sqrt()
-    assert (score.mean(0).abs() / scale).max() < 0.05
-    torch.testing.assert_close(score.var(0) / information, torch.ones_like(information), atol=0.2, rtol=0)
+    score = Posterior([Flat()] * 3, fit).drift(x, 1.0).score[..., 0]  # (b, k, d)
+    bound = fit.precision(x)[0, ..., 0].T  # (d, k)
+    assert (score.mean(0).T.abs() / bound.sqrt()).max() < 0.05
+    covariance = torch.einsum("bkd,bld->dkl", score, score) / len(score)
+    assert (torch.linalg.eigvalsh(torch.diag_embed(bound) - covariance) > -0.1 * bound.amax(1)[:, None]).all()
+    # the bound is tight: the information's row sums
+    torch.testing.assert_close(covariance.sum(2), bound, rtol=0.2, atol=0.05 * float(bound.max()))
 
 
 def test_bands_that_the_sample_rate_lacks_have_no_say():
@@ -122,6 +124,7 @@ def test_bands_that_the_sample_rate_lacks_have_no_say():
 def test_the_posterior_weighs_its_likelihood_by_beta(beta):
     x = sources()
     fit = likelihood(x)
-    posterior = Posterior([Flat()] * 3, fit, beta)
-    torch.testing.assert_close(posterior.log_prob(x, 0.5), beta * fit.log_prob(x))
-    torch.testing.assert_close(posterior.precision(x, 0.5), beta * fit.precision(x) + 4)
+    drift = Posterior([Flat()] * 3, fit, beta).drift(x, 0.5)
+    torch.testing.assert_close(drift.score, beta * Posterior([Flat()] * 3, fit).drift(x, 0.5).score)
+    torch.testing.assert_close(drift.precision, beta * fit.precision(x) + 4)
+    torch.testing.assert_close(drift.denoised, x)

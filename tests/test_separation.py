@@ -13,7 +13,7 @@ from deepsep.separation import Settings, choose_method, pick_device, separate_bl
 from deepsep.spectrum import Spectrum, stereo_power
 
 RATE = 16000
-QUICK = SgldConfig(levels=2, steps=2, average=2)
+QUICK = SgldConfig(levels=2, steps=2, average=2, temperature=0.0)
 COOL = Settings(method="sgld", sgld=QUICK)
 WARM = Settings(method="sgld", sgld=SgldConfig(levels=2, steps=2, average=2, temperature=1.0, chains=2))
 ENCODER = Settings(method="encoder")
