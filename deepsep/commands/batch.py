@@ -181,7 +181,8 @@ class Batch:
             result = "; ".join([target_of(r), *notes_of(r)])
             table.add_row(Text(Path(r.source).name), f"{r.seconds:.1f} s", f"{r.took:.1f} s", Text(result))
         for row in self.failed:
-            table.add_row(Text(Path(row["source"]).name), "", "", Text(f"failed: {row['error']}", "red"))
+            why = row["error"].removeprefix(f"{row['source']}: ")
+            table.add_row(Text(Path(row["source"]).name), "", "", Text(f"failed: {why}", "red"))
         Console(stderr=True).print(table)
 
 
