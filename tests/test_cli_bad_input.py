@@ -133,12 +133,14 @@ def test_extras_that_exist_are_not_touched_either(separate):
 
 
 def test_an_input_is_never_an_output(deepsep, priors):
-    inputs = [record(Path("music/vocals.wav")), record(Path("music/b/vocals.wav"), noise(seed=1))]
+    inputs = [record(Path("music/vocals.wav")), record(Path("music/x/y.wav"), noise(seed=1))]
+    inputs.append(record(Path("music/x-y/vocals.wav"), noise(seed=2)))
     before = [path.read_bytes() for path in inputs]
     words = ("separate", "--priors", priors, "--overwrite", "-o", "music", "--stems", "vocals")
     assert "input itself" in one_line(deepsep(*words, "music/vocals.wav", "--filename", "{track}.wav"))
-    pattern = ("--filename", "{parent}/{stem}.wav")
-    assert "input itself" in one_line(deepsep(*words, "music", "-r", *pattern))
+    pattern = ("--filename", "{parent}-{track}/{stem}.wav")  # one track's output is another track
+    line = one_line(deepsep(*words, "music/x/y.wav", "music/x-y/vocals.wav", *pattern))
+    assert line.startswith("error: music/x-y/vocals.wav: is an input itself")
     assert [path.read_bytes() for path in inputs] == before
 
 

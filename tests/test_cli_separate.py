@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import stempeg
+import torch
 from cli_fixtures import FOUR, RATE, noise, program, read, record, tree
 from tiny import Commands, folder_of
 
@@ -324,10 +325,15 @@ def test_quiet_says_nothing_and_verbose_says_with_what(deepsep, priors):
     assert deepsep(*words, "-q") == (0, "", "")
     code, out, err = deepsep(*words, "-v")
     assert (code, out) == (0, "") and "encoder on cpu, 4 sources" in err
-    deepsep(*words, "--threads", "1")
-    import torch
 
-    assert torch.get_num_threads() == 1
+
+def test_threads(separate):
+    record(Path("a.wav"))
+    try:
+        separate("a.wav", "--threads", "2")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 # --- a process of its own
