@@ -3,7 +3,7 @@
 Shape suffixes: c audio channel, f bin, k stem, d band, n frame.
 
 Window i is trusted on frames [i core, (i + 1) core) and sees `context` frames more on either side; beyond the signal
-lies silence. Estimates fade into one another over `fade` frames about each border, with weights that sum to 1.
+lies silence; the last window is cut to what is left, in multiples of ALIGN frames. Estimates fade into one another over `fade` frames about each border, with weights that sum to 1.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Window", "batched", "join", "windows"]
+__all__ = ["ALIGN", "Window", "batched", "join", "windows"]
+
+ALIGN = 32  # frames; networks that halve frames need lengths and starts that divide
 
 
 class Window(NamedTuple):
-    """A stretch of frames: (c, f, context + core + context), its first frame, and how many of the core are real."""
+    """A stretch of frames: (c, f, context + core + context), its first frame, and how many of the core are real.
+
+    The last one's core may be shorter.
+    """
 
     spectra: Tensor
     first: int
@@ -41,16 +46,20 @@ def windows(spectra_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[
         return
     while held.shape[-1] > context:
         left = held.shape[-1] - context
-        padded = torch.nn.functional.pad(held, (0, max(0, core + context - left)))
-        yield Window(padded[..., : core + 2 * context].clone(), first, min(core, left))
+        length = min(core, -(-left // ALIGN) * ALIGN)
+        padded = torch.nn.functional.pad(held, (0, max(0, length + context - left)))
+        yield Window(padded[..., : length + 2 * context].clone(), first, min(core, left))
         held = held[..., core:]
         first += core
 
 
 def batched(items: Iterable[Window], size: int) -> Iterator[list[Window]]:
-    """Lists of up to `size` windows."""
+    """Lists of up to `size` windows of one length."""
     batch: list[Window] = []
     for item in items:
+        if batch and item.spectra.shape != batch[0].spectra.shape:
+            yield batch
+            batch = []
         batch.append(item)
         if len(batch) == size:
             yield batch

@@ -11,10 +11,12 @@ import typer
 
 from . import __version__
 from .commands import doctor, evaluate, priors, sample, separate, train
-from .commands.common import say
+from .commands.common import INTERRUPTED, say
 from .errors import DeepsepError
 
 __all__ = ["app", "main"]
+
+UsageError = typer.BadParameter.__mro__[1]  # of whichever click this Typer runs on
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,10 +52,20 @@ def root(
 def main() -> None:
     """Runs the program; every mistake a user can mend is one line and exit code 1."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # not in every release of Typer
+            error.show()
+            raise SystemExit(2) from None
+        command = error.ctx.command_path if error.ctx else "deepsep"
+        say(f"error: {error.format_message()} See {command} --help")
+        raise SystemExit(2) from None
+    except typer.Abort:
+        raise SystemExit(INTERRUPTED) from None
     except DeepsepError as error:
         say(f"error: {error}")
         raise SystemExit(1) from None
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from deepsep.audio import MAX_CHANNELS, track_name
+from deepsep.audio import MAX_CHANNELS, Tags, track_name, write_tags
 from deepsep.errors import DeepsepError
 
 __all__ = [
@@ -273,6 +273,7 @@ class StemWriter:
             mp3 and ogg have none and ignore it.
         bitrate: kbit/s of mp3, rounded to what the format has (32-320; up to 160 below 32 kHz).
         frames: total length per stem where it is known; lets a wav past 4 GiB be written as RF64.
+        tags: written into every file before it takes its name, where mutagen is installed.
 
     On success every stem is finished before the first is renamed into place. When the `with` block
     raises, nothing is left behind, neither files nor the folders made for them.
@@ -291,6 +292,7 @@ class StemWriter:
         bit_depth: str = "float",
         bitrate: int = 320,
         frames: int | None = None,
+        tags: Tags | None = None,
     ) -> None:
         check_format(format, rate, channels)
         if bit_depth not in BIT_DEPTHS:
@@ -304,6 +306,7 @@ class StemWriter:
         self._ceiling = LOSSY_PEAK if format in ("mp3", "ogg") else 1.0
         self._staged = StagedFiles(paths)
         self._open = True
+        self._tags = tags
         # Float needs no gain, so it goes straight to its file. The others wait for the peak of the whole
         # track in W64, which has no size limit.
         direct = self._final["subtype"] == "FLOAT"
@@ -334,6 +337,9 @@ class StemWriter:
             self._spool.close()
             if self._waiting is not None:
                 self._convert(self._waiting)
+            if self._tags:
+                for path in self._staged.temporary.values():
+                    write_tags(path, self._tags)
             self._staged.commit()
             self._open = False
         finally:

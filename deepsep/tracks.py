@@ -303,9 +303,6 @@ def run(
             done += piece.shape[-1]
             if on_progress:
                 on_progress(done / info.rate)
-    if output.format != "stem":
-        for path in job.paths.values():
-            audio.write_tags(path, tags)
     took = time.monotonic() - began
     write_extras(job, spread.result() if spread else None, model, settings, took)
     gain_db = min(w.gain_db for w in writers)
@@ -335,6 +332,7 @@ def open_writers(
     yield stems.StemWriter(
         job.paths, info.rate, info.channels,
         format=output.format, bit_depth=output.bit_depth, bitrate=output.bitrate, frames=total,
+        tags=tags,
     )  # fmt: skip
 
 

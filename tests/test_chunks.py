@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepsep.chunks import batched, join, windows
+from deepsep.chunks import Window, batched, join, windows
 
 
 @st.composite
@@ -74,9 +74,23 @@ def test_a_fade_wider_than_what_windows_share_is_refused():
 
 @given(count=st.integers(0, 20), size=st.integers(1, 7))
 def test_batches_keep_order_and_size(count, size):
-    batches = list(batched(iter(range(count)), size))
-    assert [item for batch in batches for item in batch] == list(range(count))
+    items = [Window(torch.zeros(1, 1, 8), first, 8) for first in range(count)]
+    batches = list(batched(iter(items), size))
+    assert [item.first for batch in batches for item in batch] == list(range(count))
     assert all(len(batch) == size for batch in batches[:-1]) and all(0 < len(b) <= size for b in batches)
+
+
+def test_windows_of_another_length_make_a_batch_of_their_own():
+    lengths = [8, 8, 8, 4]
+    items = [Window(torch.zeros(1, 1, n), i, n) for i, n in enumerate(lengths)]
+    assert [len(batch) for batch in batched(iter(items), 2)] == [2, 1, 1]
+    assert [len(batch) for batch in batched(iter(items), 3)] == [3, 1]
+
+
+def test_the_last_window_is_no_longer_than_it_must_be():
+    signal = torch.randn(1, 1, 256 + 40)
+    *_, last = windows([signal], 256, 64)
+    assert (last.frames, last.spectra.shape[-1]) == (40, 64 + 2 * 64)
 
 
 def test_nothing_in_nothing_out():
