@@ -3,7 +3,8 @@
 Shape suffixes: c audio channel, f bin, k stem, d band, n frame.
 
 Window i is trusted on frames [i core, (i + 1) core) and sees `context` frames more on either side; beyond the signal
-lies silence; the last window is cut to what is left, in multiples of ALIGN frames. Estimates fade into one another over `fade` frames about each border, with weights that sum to 1.
+lies silence; the last window is cut to what is left, in multiples of ALIGN frames. Estimates fade into one another
+over `fade` frames about each border, with weights that sum to 1.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ torch is imported inside the commands, never for --help.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -16,7 +16,8 @@ from .errors import DeepsepError
 
 __all__ = ["app", "main"]
 
-UsageError = typer.BadParameter.__mro__[1]  # of whichever click this Typer runs on
+# of whichever click this Typer runs on
+UsageError = cast(type[Any], typer.BadParameter.__mro__[1])
 
 app = typer.Typer(
     no_args_is_help=True,
