@@ -14,8 +14,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -38,7 +40,9 @@ __all__ = [
 SPEEDS = (1.0, 0.86, 1.16)  # playback speeds of a PowerBank: about -2.6, 0 and +2.6 semitones
 SEGMENT = 20  # seconds decoded and analysed at a time
 
+
 Progress = Callable[[int, int], None]  # files done, files in all
+Note = Callable[[str], None]  # takes a line about a recording that is left out
 
 
 def find_audio(folder: Path) -> list[Path]:
@@ -66,10 +70,103 @@ def file_rms(path: Path) -> float:
     return loudness.rms
 
 
-def fingerprint(files: Sequence[Path], *extra: object) -> str:
+def gather(folders: Sequence[Path]) -> list[tuple[Path, int]]:
+    """Every recording once, with the number of its folder: the innermost of those that hold it.
+
+    A recording heard twice could be trained on and held out at once.
+    """
+    home: dict[Path, tuple[Path, int]] = {}
+    depth = [len(folder.resolve().parts) for folder in folders]
+    for g, folder in enumerate(folders):
+        for path in find_audio(folder):
+            known = home.get(path.resolve())
+            if known is None or depth[known[1]] < depth[g]:
+                home[path.resolve()] = (path, g)
+    return sorted(home.values(), key=lambda item: (item[1], item[0]))
+
+
+def fingerprint(files: Sequence[tuple[Path, int]], *extra: object) -> str:
     """A short hash of names, sizes and times, so that a cache made of other files is not taken for this one."""
-    lines = [f"{p.resolve()} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+    lines = [f"{p.resolve()} {p.stat().st_size} {p.stat().st_mtime_ns} {g}" for p, g in files]
     return hashlib.sha256("\n".join([*lines, repr(extra)]).encode()).hexdigest()[:16]
+
+
+def contents(folders: Sequence[Path]) -> str:
+    """A short hash of the recordings' names and sizes: the same after a move to another machine."""
+    lines = sorted(f"{path.name} {path.stat().st_size}" for path, _ in gather(folders))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def cached(
+    cache: Path,
+    kind: str,
+    files: Sequence[tuple[Path, int]],
+    settings: tuple[object, ...],
+    make: Callable[[IO[bytes], Path, int], dict[str, list[Any]]],
+    on_progress: Progress | None,
+    on_note: Note | None,
+) -> tuple[dict[str, list[Any]], Path]:
+    """What `make` writes of each recording, in one file, and its table; made once for the same files and settings.
+
+    `make` gets the open file, a recording and its folder's number, and returns what to add to the table's lists.
+    A recording that cannot be read or is silent is left out, and said so each time; DeepsepError if all are.
+    Caches of this kind that were made of other files are removed.
+    """
+    key = fingerprint(files, *settings)
+    table, store = cache / f"{kind}-{key}.json", cache / f"{kind}-{key}.bin"
+    part = store.with_suffix(".part")
+    if not (table.exists() and store.exists()):
+        cache.mkdir(parents=True, exist_ok=True)
+        made: dict[str, list[Any]] = {"left_out": []}
+        try:
+            with open(part, "wb") as out:
+                for done, (path, g) in enumerate(files):
+                    if on_progress:
+                        on_progress(done, len(files))
+                    try:
+                        rows = make(out, path, g)
+                    except DeepsepError as error:
+                        made["left_out"].append(str(error))
+                        continue
+                    for name, row in rows.items():
+                        made.setdefault(name, []).extend(row)
+                empty = out.tell() == 0
+            if empty:
+                first = made["left_out"][0]
+                raise DeepsepError(
+                    first if len(files) == 1 else f"no recording is of use; the first: {first}"
+                )
+            os.replace(part, store)
+            table.write_text(json.dumps(made))
+        finally:
+            part.unlink(missing_ok=True)
+    for path in cache.glob(f"{kind}-*"):
+        if path not in (table, store):
+            with suppress(OSError):  # another run may still have it open
+                path.unlink()
+    kept: dict[str, list[Any]] = json.loads(table.read_text())
+    if on_note:
+        for line in kept["left_out"]:
+            on_note(f"left out: {line}")
+    return kept, store
+
+
+def parts(lengths: Sequence[float], share: float) -> list[list[tuple[float, float, bool]]]:
+    """Each recording of a folder cut into parts (start, end, held out), start and end in shares of its length.
+
+    One part in every 1 / share is held out; of a folder too short for that, the end of its longest recording.
+    `lengths` are in blocks.
+    """
+    every = max(2, round(1 / share))
+    cut = []
+    for i, length in enumerate(lengths):
+        n = max(1, round(length))
+        cut.append([(j / n, (j + 1) / n, (i * 7 + j) % every == every - 1) for j in range(n)])
+    if not any(test for pieces in cut for _, _, test in pieces):
+        longest = int(np.argmax(lengths))
+        start = 1 - min(0.5, share * sum(lengths) / lengths[longest])
+        cut[longest] = [(0.0, start, False), (start, 1.0, True)]
+    return cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,65 +190,58 @@ class PowerBank:
         *,
         speeds: Sequence[float] = SPEEDS,
         on_progress: Progress | None = None,
+        on_note: Note | None = None,
     ) -> PowerBank:
-        """Analyses the folders, or maps the cache where that was made from these very files."""
-        groups = [find_audio(folder) for folder in folders]
-        files = [(p, g) for g, paths in enumerate(groups) for p in paths]
-        key = fingerprint([p for p, _ in files], spectrum.config, tuple(speeds))
-        table = cache / f"power-{key}.json"
-        store = cache / f"power-{key}.f16"
-        if not table.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            starts, group = [0], []
-            with open(store.with_suffix(".part"), "wb") as out:
-                for done, (path, g) in enumerate(files):
-                    if on_progress:
-                        on_progress(done, len(files))
-                    rms = file_rms(path)
-                    if rms == 0:
-                        continue
-                    for speed in speeds:
-                        frames = 0
-                        for log_power in log_powers(path, spectrum, rms, speed):
-                            log_power.tofile(out)
-                            frames += len(log_power)
-                        starts.append(starts[-1] + frames)
-                        group.append(g)
-            if starts[-1] == 0:
-                raise DeepsepError(f"{folders[0]}: every recording is silent")
-            os.replace(store.with_suffix(".part"), store)
-            table.write_text(json.dumps({"starts": starts, "group": group}))
-        kept = json.loads(table.read_text())
-        bounds = np.array(kept["starts"])
-        log_power = np.memmap(store, np.float16, "r", shape=(int(bounds[-1]), spectrum.bands))
-        return cls(log_power, bounds, np.array(kept["group"]))
+        """Analyses the folders, or maps the cache where that was made from these very files.
+
+        One source has one `cache` folder: what it holds of other files is removed.
+        """
+
+        def make(out: IO[bytes], path: Path, g: int) -> dict[str, list[Any]]:
+            found = log_powers_at(path, spectrum, speeds)
+            for piece in found:
+                piece.tofile(out)
+            return {"frames": [len(piece) for piece in found], "group": [g] * len(found)}
+
+        settings = (spectrum.config, tuple(speeds))
+        kept, store = cached(cache, "power", gather(folders), settings, make, on_progress, on_note)
+        starts = np.concatenate([[0], np.cumsum(kept["frames"])])
+        log_power = np.memmap(store, np.float16, "r", shape=(int(starts[-1]), spectrum.bands))
+        return cls(log_power, starts, np.array(kept["group"]))
 
     @property
     def frames(self) -> int:
         """Frames in all."""
         return int(self.starts[-1])
 
+    @property
+    def heard(self) -> int:
+        """Frames of the recordings as they are, at no other speed."""
+        return int(np.diff(self.starts)[:: len(SPEEDS)].sum())
+
     def split(
         self, held_out: float, block: int = 2000
     ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
-        """Spans (start, end, group) to train on and to hold out: one block in every 1 / held_out of each recording.
+        """Spans (start, end, group) to train on and to hold out: one block in every 1 / held_out of each folder.
 
-        The same stretch of a recording is held out at each of its speeds.
+        The same stretch of a recording is held out at each of its speeds. DeepsepError where there is too little.
         """
         train: list[tuple[int, int, int]] = []
         test: list[tuple[int, int, int]] = []
-        every = max(2, round(1 / held_out))
-        for i, g in enumerate(self.group):
-            start, end = int(self.starts[i]), int(self.starts[i + 1])
-            normal = i // len(SPEEDS) * len(SPEEDS)  # the recording as it is; as many parts at each speed
-            parts = max(1, round((self.starts[normal + 1] - self.starts[normal]) / block))
-            edges = np.linspace(start, end, parts + 1).astype(int)
-            for j in range(parts):
-                piece = (i // len(SPEEDS) * 7 + j) % every == every - 1
-                (test if piece else train).append((int(edges[j]), int(edges[j + 1]), int(g)))
-        if not test and len(train) > 1:
-            test.append(train.pop())
-        return train, test or train
+        per = len(SPEEDS)
+        for g in np.unique(self.group):
+            pieces = np.flatnonzero(self.group == g)  # recordings x speeds, the recording as it is first
+            length = (self.starts[pieces + 1] - self.starts[pieces]) / block
+            for r, cut in enumerate(parts(length[::per].tolist(), held_out)):
+                for i in pieces[r * per : (r + 1) * per]:
+                    start, n = int(self.starts[i]), int(self.starts[i + 1] - self.starts[i])
+                    for a, b, is_test in cut:
+                        span = (start + int(a * n), start + int(b * n), int(g))
+                        if span[1] > span[0]:
+                            (test if is_test else train).append(span)
+        if not train or not test:
+            raise DeepsepError("the recordings are too short to train on; a second of sound is the least")
+        return train, test
 
     def batches(
         self,
@@ -187,12 +277,44 @@ def log_powers(path: Path, spectrum: Spectrum, rms: float, speed: float) -> Iter
     rate = audio.probe(path).rate
     for block in audio.read_blocks(path, SEGMENT * rate):
         samples = audio.resample(block, round(rate * speed), spectrum.rate)
-        if samples.shape[-1] < spectrum.n_fft:
-            continue
-        padded = samples[:, : samples.shape[-1] // spectrum.hop * spectrum.hop]
-        power = spectrum.stft(torch.from_numpy(padded / rms)).abs().square().mean(0)
-        log_power = (spectrum.band_power(power) + 1e-9).log()
-        yield np.ascontiguousarray(log_power.T.numpy().astype(np.float16))
+        if samples.shape[-1] >= spectrum.n_fft:
+            yield levelled_powers(log_power(samples, spectrum), rms)
+
+
+def log_powers_at(path: Path, spectrum: Spectrum, speeds: Sequence[float]) -> list[np.ndarray]:
+    """The same at several speeds, each whole and at the recording's own gated RMS; the file is decoded once.
+
+    Raises DeepsepError as audio.read_blocks does, and for silence.
+    """
+    rate = audio.probe(path).rate
+    loudness = Loudness()
+    found: list[list[np.ndarray]] = [[] for _ in speeds]
+    for block in audio.read_blocks(path, SEGMENT * rate):
+        loudness.hear(block)
+        for pieces, speed in zip(found, speeds, strict=True):
+            samples = audio.resample(block, round(rate * speed), spectrum.rate)
+            if (missing := spectrum.n_fft - samples.shape[-1]) > 0:
+                if pieces:  # the last bit of a longer recording
+                    continue
+                samples = np.pad(samples, ((0, 0), (0, missing)))
+            pieces.append(log_power(samples, spectrum))
+    if loudness.rms == 0:
+        raise DeepsepError(f"{path}: is silent")
+    return [levelled_powers(np.concatenate(pieces), loudness.rms) for pieces in found]
+
+
+def log_power(samples_ct: np.ndarray, spectrum: Spectrum) -> np.ndarray:
+    """ln of the band powers of a stretch of n_fft or more samples, channels averaged: float16 (n, d)."""
+    padded = samples_ct[:, : samples_ct.shape[-1] // spectrum.hop * spectrum.hop]
+    power = spectrum.stft(torch.from_numpy(padded)).abs().square().mean(0)
+    return np.ascontiguousarray((spectrum.band_power(power) + 1e-30).log().T.numpy().astype(np.float16))
+
+
+def levelled_powers(log_power_nd: np.ndarray, rms: float) -> np.ndarray:
+    """ln of the powers divided by rms^2, over a floor 90 dB below."""
+    level, floor = np.float32(2 * np.log(rms)), np.float32(np.log(1e-9))
+    out: np.ndarray = np.logaddexp(log_power_nd.astype(np.float32) - level, floor).astype(np.float16)
+    return out
 
 
 def varied(log_power_bdn: Tensor, random: np.random.Generator) -> Tensor:
@@ -222,7 +344,8 @@ def varied(log_power_bdn: Tensor, random: np.random.Generator) -> Tensor:
 class SampleBank:
     """One instrument's recordings decoded to int16 at the model's rate, each at gated RMS `LEVEL`, memory-mapped.
 
-    pieces: (offset, samples, channels, group) of each recording; channels follow one another within a recording.
+    pieces: (offset, samples, channels, group, stride) of each recording or part of one; its channels lie `stride`
+    apart.
     """
 
     LEVEL = 0.05  # headroom of 26 dB
@@ -231,51 +354,81 @@ class SampleBank:
 
     @classmethod
     def build(
-        cls, folders: Sequence[Path], rate: int, cache: Path, *, on_progress: Progress | None = None
+        cls,
+        folders: Sequence[Path],
+        rate: int,
+        cache: Path,
+        *,
+        on_progress: Progress | None = None,
+        on_note: Note | None = None,
     ) -> SampleBank:
-        """Decodes the folders, or maps the cache where that was made from these very files."""
-        files = [(p, g) for g, folder in enumerate(folders) for p in find_audio(folder)]
-        key = fingerprint([p for p, _ in files], rate)
-        table, store = cache / f"samples-{key}.json", cache / f"samples-{key}.i16"
-        if not table.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            pieces, offset = [], 0
-            with open(store.with_suffix(".part"), "wb") as out:
-                for done, (path, g) in enumerate(files):
-                    if on_progress:
-                        on_progress(done, len(files))
-                    samples, own_rate = audio.read(path)
-                    samples = audio.resample(samples[:2], own_rate, rate)
-                    loudness = Loudness()
-                    loudness.hear(samples)
-                    rms = loudness.rms
-                    if rms == 0:
-                        continue
-                    scaled = np.clip(samples * (32767 * cls.LEVEL / rms), -32767, 32767).astype(np.int16)
-                    scaled.tofile(out)
-                    pieces.append((offset, scaled.shape[1], scaled.shape[0], g))
-                    offset += scaled.size
-            if not pieces:
-                raise DeepsepError(f"{folders[0]}: every recording is silent")
-            os.replace(store.with_suffix(".part"), store)
-            table.write_text(json.dumps(pieces))
-        kept = np.array(json.loads(table.read_text()), dtype=np.int64)
-        total = int(kept[-1, 0] + kept[-1, 1] * kept[-1, 2])
-        return cls(np.memmap(store, np.int16, "r", shape=(total,)), kept)
+        """Decodes the folders, or maps the cache where that was made from these very files.
+
+        One source has one `cache` folder: what it holds of other files is removed.
+        """
+
+        def make(out: IO[bytes], path: Path, g: int) -> dict[str, list[Any]]:
+            samples, own_rate = audio.read(path)
+            samples = audio.resample(samples[:2], own_rate, rate)
+            loudness = Loudness()
+            loudness.hear(samples)
+            if loudness.rms == 0:
+                raise DeepsepError(f"{path}: is silent")
+            scaled = np.clip(samples * (32767 * cls.LEVEL / loudness.rms), -32767, 32767).astype(np.int16)
+            offset = out.tell() // scaled.itemsize
+            scaled.tofile(out)
+            return {"pieces": [(offset, scaled.shape[1], scaled.shape[0], g, scaled.shape[1])]}
+
+        kept, store = cached(cache, "samples", gather(folders), (rate,), make, on_progress, on_note)
+        return mapped(store, np.array(kept["pieces"], dtype=np.int64))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker process maps the file itself, rather than be sent all that is in it."""
+        if isinstance(self.samples, np.memmap):
+            return mapped, (self.samples.filename, self.pieces)
+        return SampleBank, (self.samples, self.pieces)
+
+    def split(self, held_out: float, block: int) -> tuple[SampleBank, SampleBank]:
+        """The parts to train on and those to hold out, as two banks; `block` is in samples.
+
+        DeepsepError where there is too little.
+        """
+        train: list[tuple[int, ...]] = []
+        test: list[tuple[int, ...]] = []
+        for g in np.unique(self.pieces[:, 3]):
+            own = self.pieces[self.pieces[:, 3] == g]
+            for piece, cut in zip(own, parts((own[:, 1] / block).tolist(), held_out), strict=True):
+                offset, n, channels, _, stride = map(int, piece)
+                for a, b, is_test in cut:
+                    start, end = int(a * n), int(b * n)
+                    if end > start:
+                        (test if is_test else train).append(
+                            (offset + start, end - start, channels, g, stride)
+                        )
+        if not train or not test:
+            raise DeepsepError("the recordings are too short to train on; a second of sound is the least")
+        return SampleBank(self.samples, np.array(train)), SampleBank(self.samples, np.array(test))
 
     def draw(self, length: int, random: np.random.Generator) -> np.ndarray:
         """A stretch of one recording at RMS about 1: float32 (length,), one channel or the mean of two."""
         weight = self.pieces[:, 1].astype(np.float64)
         for g in np.unique(self.pieces[:, 3]):
             weight[self.pieces[:, 3] == g] /= weight[self.pieces[:, 3] == g].sum()
-        offset, samples, channels, _ = self.pieces[random.choice(len(weight), p=weight / weight.sum())]
+        offset, samples, channels, _, stride = self.pieces[
+            random.choice(len(weight), p=weight / weight.sum())
+        ]
         at = int(random.integers(0, max(1, samples - length + 1)))
         have = min(length, int(samples))
         parts = [
-            self.samples[offset + c * samples + at :][:have].astype(np.float32) for c in range(int(channels))
+            self.samples[offset + c * stride + at :][:have].astype(np.float32) for c in range(int(channels))
         ]
         mono = parts[int(random.integers(len(parts)))] if random.random() < 0.5 else sum(parts) / len(parts)
         return np.resize(mono / (32767 * self.LEVEL), length)
+
+
+def mapped(store: Path, pieces: np.ndarray) -> SampleBank:
+    """A bank on its file."""
+    return SampleBank(np.memmap(store, np.int16, "r"), pieces)
 
 
 def performed(samples_t: np.ndarray, rate: int, random: np.random.Generator) -> np.ndarray:
@@ -349,7 +502,7 @@ def mixtures(gram: Tensor, gains: Tensor, source: Tensor, stems: int, count_d: T
 def random_gains(source: np.ndarray, stems: int, batch: int, random: np.random.Generator) -> np.ndarray:
     """Gains (batch, 2, g): a level, sign and place between left and right for each signal; some sources absent."""
     g = len(source)
-    level = 10 ** ((random.normal(-6, 4, (batch, stems)).clip(-20, 4)) / 20)
+    level = 10 ** ((random.normal(-6, 6, (batch, stems)).clip(-24, 8)) / 20)
     level *= random.random((batch, stems)) > 0.08
     only = random.random(batch) < 0.04
     level[only] *= np.eye(stems)[random.integers(stems, size=only.sum())]
@@ -419,25 +572,55 @@ def levelled(m: Mixtures, random: np.random.Generator, spectrum: Spectrum) -> Mi
 
 
 def recorded(
-    folder: Path, spectrum: Spectrum, *, batch: int, frames: int, rng: torch.Generator
+    folder: Path,
+    spectrum: Spectrum,
+    *,
+    batch: int,
+    frames: int,
+    rng: torch.Generator,
+    on_progress: Progress | None = None,
+    on_note: Note | None = None,
 ) -> Iterator[Tensor]:
-    """Endless batches of stretches of unlabelled songs: powers of left, right, mid, side, (batch, 4, d, frames)."""
+    """Endless batches of stretches of unlabelled songs: powers of left, right, mid, side, (batch, 4, d, frames).
+
+    Every song is heard once before this returns; one that cannot be read is left out. DeepsepError if none is left.
+    """
+    found = find_audio(folder)
+    loudness: dict[Path, float] = {}
+    for done, path in enumerate(found):
+        if on_progress:
+            on_progress(done, len(found))
+        try:
+            rms = file_rms(path)
+            problem = "" if rms else f"{path}: is silent"
+        except DeepsepError as error:
+            rms, problem = 0.0, str(error)
+        if rms:
+            loudness[path] = rms
+        elif on_note:
+            on_note(f"left out: {problem}")
+    if not loudness:
+        raise DeepsepError(f"{folder}: every song is silent or cannot be read")
+    return stretches(loudness, spectrum, batch, frames, rng)
+
+
+def stretches(
+    loudness: dict[Path, float], spectrum: Spectrum, batch: int, frames: int, rng: torch.Generator
+) -> Iterator[Tensor]:
+    """What `recorded` draws from these songs."""
     random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
-    files = find_audio(folder)
-    loudness = {path: file_rms(path) for path in files}
-    files = [path for path in files if loudness[path] > 0]
-    if not files:
-        raise DeepsepError(f"{folder}: every song is silent")
+    files = list(loudness)
+    need = (frames + 3) * spectrum.hop
     while True:
         path = files[int(random.integers(len(files)))]
         rate = audio.probe(path).rate
-        for block in audio.read_blocks(
-            path, SEGMENT * rate
-        ):  # a song's blocks in order, so that it is decoded once
+        # a song's blocks in order, so that it is decoded once
+        for i, block in enumerate(audio.read_blocks(path, SEGMENT * rate)):
             samples = audio.resample(block[:2], rate, spectrum.rate) / loudness[path]
-            n = (samples.shape[1] - 3 * spectrum.hop) // spectrum.hop
-            if n < frames:
-                continue
+            if samples.shape[1] < need:
+                if i:  # the rest of a song
+                    continue
+                samples = np.stack([np.resize(channel, need) for channel in samples])
             power = stereo_power(spectrum.stft(torch.from_numpy(samples)), spectrum)
-            starts = random.integers(0, n - frames + 1, batch)
+            starts = random.integers(0, power.shape[-1] - frames + 1, batch)
             yield torch.stack([power[..., at : at + frames] for at in starts])

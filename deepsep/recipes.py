@@ -5,8 +5,12 @@ Both write checkpoints into the priors folder's `training/` and the finished wei
 
 from __future__ import annotations
 
+import signal
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +19,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from . import model as folders
-from .config import EncoderConfig, FlowConfig, SpectrumConfig, TrainConfig, to_dict
-from .data import Mixtures, PowerBank, Progress, SampleBank, recorded, simulate
+from .config import EncoderConfig, FlowConfig, SpectrumConfig, TrainConfig, from_dict, to_dict
+from .data import Mixtures, Note, PowerBank, Progress, SampleBank, contents, recorded, simulate
 from .encoder import Encoder, mixture_features
 from .errors import DeepsepError
 from .objectives import bits_per_dim, elbo, prior_loss, sleep_loss
 from .priors import FlowPrior
 from .spectrum import Spectrum
-from .training import Status, train
+from .training import Status, check_checkpoint, train
 
 __all__ = ["OBJECTIVES", "train_encoder", "train_prior"]
 
 OBJECTIVES = ("both", "simulated", "elbo")
 SCORE_EVERY = 3  # steps to one with score matching, on average
-HELD_OUT = 0.08  # share of the frames that no step sees
+HELD_OUT = 0.08  # share of the recordings that no step sees
+BLOCK = 45  # seconds of a part of a recording that is held out, or not, as a whole
 SIGMAS = (0.1, 0.3, 1.0)  # noise levels of the held-out figures
 
 
@@ -42,26 +47,41 @@ def train_prior(
     spectrum_config: SpectrumConfig,
     score_weight: float = 0.0,
     resume: bool = False,
+    overwrite: bool = False,
     licence: str = "unspecified",
     on_files: Progress | None = None,
+    on_note: Note | None = None,
     on_progress: Callable[[Status], None] | None = None,
 ) -> tuple[Status, bool]:
     """Trains one instrument's flow on folders of its solo recordings and writes it into the priors folder `out`.
 
     Returns the last status and whether the run ended by itself (False after Ctrl-C). Raises DeepsepError for
-    folders without audio, a folder of another format, or a checkpoint of another configuration.
+    folders without audio, a folder of another format or spectrum, one that has this prior already unless it is to
+    be resumed or overwritten, or a checkpoint of another configuration; all before anything is read.
     """
     folders.check_name(source)
     spectrum = Spectrum(spectrum_config)
-    rng = torch.Generator().manual_seed(config.seed)
-    torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
-    prior = FlowPrior(flow, rng)
     if flow.channels != spectrum.bands:
         raise DeepsepError(
             f"the flow has {flow.channels} channels, the spectrum {spectrum.bands} bands; make them equal"
         )
     work = out / "training"
-    bank = PowerBank.build(data, spectrum, work / "cache", on_progress=on_files)
+    heard = {"data": contents(data)}
+    identity = {
+        "kind": "prior",
+        "source": source,
+        "flow": to_dict(flow),
+        "spectrum": to_dict(spectrum_config),
+    }
+    if (out / "config.json").exists():
+        known = from_dict(SpectrumConfig, folders.read_config(out)["spectrum"])
+        if known != spectrum_config:
+            raise DeepsepError(f"{out}: its priors use another spectrum; choose another output folder")
+    prepare(out, source, identity, heard, resume, overwrite, on_note)
+    rng = torch.Generator().manual_seed(config.seed)
+    torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
+    prior = FlowPrior(flow, rng)
+    bank = PowerBank.build(data, spectrum, work / "cache" / source, on_progress=on_files, on_note=on_note)
     spans, held_out = bank.split(HELD_OUT)
     batches = bank.batches(spans, spectrum, batch=config.batch, frames=config.frames, rng=rng)
     if not resume:
@@ -94,7 +114,7 @@ def train_prior(
         info = {
             "licence": licence,
             "data": {
-                "hours": round(bank.frames * spectrum.hop / spectrum.rate / 3600, 2),
+                "hours": round(bank.heard * spectrum.hop / spectrum.rate / 3600, 2),
                 "folders": [p.name for p in data],
             },
             "training": {"steps": status.step, "score_weight": score_weight, **run_of(config)},
@@ -108,19 +128,46 @@ def train_prior(
         loss,
         config,
         checkpoint=work / f"{source}.safetensors",
-        identity={
-            "kind": "prior",
-            "source": source,
-            "flow": to_dict(flow),
-            "spectrum": to_dict(spectrum_config),
-        },
+        identity=identity,
         rng=rng,
         resume=resume,
+        remarks=heard,
         evaluate=evaluate,
         on_save=on_save,
         on_progress=on_progress,
     )
     return status, finished
+
+
+def prepare(
+    out: Path,
+    name: str,
+    identity: dict[str, Any],
+    heard: dict[str, str],
+    resume: bool,
+    overwrite: bool,
+    on_note: Note | None,
+) -> None:
+    """Checks, before hours are spent, that a run can write to `out` and what it does to what is there."""
+    checkpoint = out / "training" / f"{name}.safetensors"
+    if resume:
+        before = check_checkpoint(checkpoint, identity).get("data", heard["data"])
+        if before != heard["data"] and on_note:
+            on_note(
+                "the recordings are others than before: what is held out may have been trained on earlier"
+            )
+    elif not overwrite and (checkpoint.exists() or (out / f"{name}.safetensors").exists()):
+        raise DeepsepError(
+            f"{out}: {name} has been trained there; --resume goes on with it, --overwrite starts afresh"
+        )
+    try:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (out, checkpoint.parent):
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise DeepsepError(
+            f"{out}: cannot be written to ({error.strerror}); choose another folder"
+        ) from error
 
 
 def run_of(config: TrainConfig) -> dict[str, Any]:
@@ -137,10 +184,24 @@ class Endless(IterableDataset[Any]):
         self.banks, self.spectrum, self.batch, self.frames, self.seed = banks, spectrum, batch, frames, seed
 
     def __iter__(self) -> Iterator[Mixtures]:
-        torch.set_num_threads(1)
         worker = torch.utils.data.get_worker_info()
+        if worker:
+            torch.set_num_threads(1)
         rng = torch.Generator().manual_seed(self.seed + (worker.id if worker else 0))
         return simulate(self.banks, Spectrum(self.spectrum), frames=self.frames, batch=self.batch, rng=rng)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Processes started within do not hear Ctrl-C, which a terminal sends to all: this one ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if kept is None else kept)
 
 
 def train_encoder(
@@ -154,8 +215,10 @@ def train_encoder(
     unlabelled: Path | None = None,
     workers: int = 1,
     resume: bool = False,
+    overwrite: bool = False,
     draws: int = 2,
     on_files: Progress | None = None,
+    on_note: Note | None = None,
     on_progress: Callable[[Status], None] | None = None,
 ) -> tuple[Status, bool]:
     """Trains q(x_1..x_K | m) for the sources of a priors folder and writes it there.
@@ -167,36 +230,62 @@ def train_encoder(
     if objective not in OBJECTIVES:
         raise DeepsepError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
     model = folders.load(priors, encoder=False)
+    if unknown := [s for s in data if s not in model.sources]:
+        raise DeepsepError(f"unknown source {unknown[0]!r}; {priors} has {', '.join(model.sources)}")
     if missing := [s for s in model.sources if s not in data]:
         raise DeepsepError(
             f"no recordings of {', '.join(missing)}; give a folder for each source of {priors}"
         )
     spectrum = Spectrum(model.spectrum)
+    network = replace(network, bands=spectrum.bands)
+    if config.frames % 2 ** len(network.widths):
+        raise DeepsepError(f"the frames of an example must be a multiple of {2 ** len(network.widths)}")
+    work = priors / "training"
+    heard = {"data": " ".join(contents(data[s]) for s in model.sources)}
+    identity = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
+    prepare(priors, "encoder", identity, heard, resume, overwrite, on_note)
     rng = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)
     encoder = Encoder(network, len(model.sources)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    work = priors / "training"
-    banks = [
-        SampleBank.build(data[s], spectrum.rate, work / "cache", on_progress=on_files) for s in model.sources
-    ]
+    banks, unseen = [], []
+    for s in model.sources:
+        cache = work / "cache" / s
+        whole = SampleBank.build(data[s], spectrum.rate, cache, on_progress=on_files, on_note=on_note)
+        bank, test_bank = whole.split(HELD_OUT, BLOCK * spectrum.rate)
+        banks.append(bank)
+        unseen.append(test_bank)
     seed = int(torch.randint(2**31, (1,), generator=rng))
-    if resume:
-        seed += (
-            int((work / "encoder.safetensors").stat().st_mtime)
-            if (work / "encoder.safetensors").exists()
-            else 0
-        )
+    if resume:  # other mixtures than those before
+        seed += int((work / "encoder.safetensors").stat().st_mtime)
     each = max(1, config.batch // draws)
-    source = iter(DataLoader(
+    songs = (
+        recorded(
+            unlabelled, spectrum, batch=max(2, each // 2), frames=config.frames, rng=rng,
+            on_progress=on_files, on_note=on_note,
+        )
+        if unlabelled and objective != "simulated"
+        else None
+    )  # fmt: skip
+    loader = DataLoader(
         Endless(banks, model.spectrum, each, config.frames, seed), batch_size=None, num_workers=workers,
         prefetch_factor=4 if workers else None, multiprocessing_context="spawn" if workers else None,
-    ))  # fmt: skip
-    batches = ([next(source) for _ in range(draws)] for _ in iter(int, 1))
-    songs = (
-        recorded(unlabelled, spectrum, batch=max(2, each // 2), frames=config.frames, rng=rng)
-        if unlabelled
-        else None
-    )
+    )  # fmt: skip
+
+    def drawn_batches() -> Iterator[list[Mixtures]]:
+        with unheard():
+            source = iter(loader)
+        while True:
+            try:
+                drawn = [next(source) for _ in range(draws)]
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise DeepsepError(
+                    "a process that simulates mixtures was ended from outside; --workers 0 does without"
+                ) from error
+            yield drawn
+
+    batches = drawn_batches()
     flows = list(model.priors.values())
 
     def loss(
@@ -218,7 +307,7 @@ def train_encoder(
         return value, figures
 
     steady = torch.Generator().manual_seed(1)
-    fixed = simulate(banks, spectrum, frames=config.frames, batch=4, rng=steady, augment=False)
+    fixed = simulate(unseen, spectrum, frames=config.frames, batch=4, rng=steady, augment=False)
     test = joined([next(fixed) for _ in range(12)])
 
     @torch.no_grad()
@@ -242,9 +331,10 @@ def train_encoder(
         loss,
         config,
         checkpoint=work / "encoder.safetensors",
-        identity={"kind": "encoder", "sources": model.sources, "network": to_dict(network)},
+        identity=identity,
         rng=rng,
         resume=resume,
+        remarks=heard,
         evaluate=evaluate,
         on_save=on_save,
         on_progress=on_progress,

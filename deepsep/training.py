@@ -10,10 +10,14 @@ import copy
 import json
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -25,7 +29,9 @@ from .config import TrainConfig
 from .errors import DeepsepError
 from .networks import WaveNet
 
-__all__ = ["Status", "train"]
+__all__ = ["Status", "check_checkpoint", "train"]
+
+JUDGE_SECONDS = 60.0  # between two looks at held-out data
 
 Loss = Callable[[nn.Module, Any, torch.Generator], tuple[Tensor, dict[str, float]]]
 
@@ -52,6 +58,7 @@ def train(
     identity: dict[str, Any],
     rng: torch.Generator,
     resume: bool = False,
+    remarks: dict[str, Any] | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     on_save: Callable[[nn.Module, Status], None] | None = None,
     on_progress: Callable[[Status], None] | None = None,
@@ -59,7 +66,9 @@ def train(
     """Trains `model` in place; returns its averaged copy, the last status, and whether it ran to its end.
 
     `identity` says what this run is; `resume` continues a checkpoint of the same identity (DeepsepError for
-    another). `on_save` gets the averaged model at every checkpoint. Ctrl-C saves and returns with False.
+    another). `remarks` are written into its note, not compared. `on_save` gets the averaged model at every
+    checkpoint. Ctrl-C saves and returns with False; a second one, while the average is judged on held-out data, is
+    passed on, with the checkpoint written.
     """
     average = copy.deepcopy(model).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -69,10 +78,11 @@ def train(
     for module in model.modules():
         if isinstance(module, WaveNet):
             module.bf16 = config.bf16
-    started, saved, first = time.monotonic() - spent * 60, time.monotonic(), step
-    began = time.monotonic()
     held_out: dict[str, float] = {}
     smooth: dict[str, float] = {}
+    judged = -math.inf
+    started, saved, first = time.monotonic() - spent * 60, time.monotonic(), step
+    began = time.monotonic()
 
     def status() -> Status:
         minutes = (time.monotonic() - started) / 60
@@ -82,20 +92,30 @@ def train(
             step, fraction(step, minutes, config), rate, max(0.0, eta), dict(smooth), dict(held_out)
         )
 
-    def save() -> None:
-        nonlocal saved, held_out
+    def judge() -> None:
+        nonlocal held_out, judged
         if evaluate:
             held_out = evaluate(average)
+        judged = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved
         minutes = (time.monotonic() - started) / 60
-        save_checkpoint(checkpoint, identity, step, minutes, model, average, optimizer, rng)
+        with undisturbed():
+            note = {**(remarks or {}), "identity": identity, "step": step, "minutes": minutes}
+            save_checkpoint(checkpoint, note, model, average, optimizer, rng)
+        judge()
         if on_save:
-            on_save(average, status())
+            with undisturbed():
+                on_save(average, status())
         saved = time.monotonic()
 
     finished = False
     try:
         model.train()
         while not (finished := fraction(step, (time.monotonic() - started) / 60, config) >= 1):
+            if time.monotonic() - judged > JUDGE_SECONDS:
+                judge()
             progress = fraction(step, (time.monotonic() - started) / 60, config)
             rate = min(1.0, (step + 1) / config.warmup) * (
                 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
@@ -106,10 +126,11 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            if torch.isfinite(norm):
-                optimizer.step()
-            step += 1
-            blend(average, model, min(config.ema, (step + 1) / (step + 10)))
+            with undisturbed():
+                if torch.isfinite(norm):
+                    optimizer.step()
+                step += 1
+                blend(average, model, min(config.ema, (step + 1) / (step + 10)))
             for key, figure in figures.items():
                 if math.isfinite(figure):
                     smooth[key] = smooth.get(key, figure) + 0.03 * (figure - smooth.get(key, figure))
@@ -122,6 +143,27 @@ def train(
     model.eval()
     save()
     return average, status(), finished
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within, Ctrl-C and being told to end wait: steps are taken whole, and files written with those that name them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+
+    kept = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if heard:
+            signal.raise_signal(heard[0])
 
 
 def fraction(step: int, minutes: float, config: TrainConfig) -> float:
@@ -143,9 +185,7 @@ def blend(average: nn.Module, model: nn.Module, keep: float) -> None:
 
 def save_checkpoint(
     path: Path,
-    identity: dict[str, Any],
-    step: int,
-    minutes: float,
+    note: dict[str, Any],
     model: nn.Module,
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -158,10 +198,45 @@ def save_checkpoint(
         tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors["rng"] = rng.get_state()
     path.parent.mkdir(parents=True, exist_ok=True)
-    note = json.dumps({"identity": identity, "step": step, "minutes": minutes})
     part = path.with_name(path.name + ".part")
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, part, metadata={"deepsep": note})
-    os.replace(part, path)
+    try:
+        save_file(
+            {k: v.contiguous().clone() for k, v in tensors.items()},
+            part,
+            metadata={"deepsep": json.dumps(note)},
+        )
+        os.replace(part, path)
+    except SafetensorError as error:
+        raise DeepsepError(f"{path}: cannot be written ({error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of itself. DeepsepError if there is none, or not one of this run."""
+    if not path.exists():
+        raise DeepsepError(f"{path}: no checkpoint to resume from; leave out --resume to start afresh")
+    try:
+        with safe_open(path, "pt") as file:
+            note: dict[str, Any] = json.loads((file.metadata() or {})["deepsep"])
+        theirs = note["identity"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DeepsepError(f"{path}: not a deepsep checkpoint, or a damaged one ({error})") from error
+    if differing := sorted(k for k in {*identity, *theirs} if identity.get(k) != theirs.get(k)):
+        told = ", ".join(difference(k, theirs.get(k), identity.get(k)) for k in differing)
+        raise DeepsepError(
+            f"{path}: checkpoint of another configuration ({told}); give the same options, "
+            "or leave out --resume to start afresh"
+        )
+    return note
+
+
+def difference(name: str, there: Any, here: Any) -> str:
+    """Two settings, or only those of their parts that differ."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        parts = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))
+        return ", ".join(difference(f"{name} {k}", there.get(k), here.get(k)) for k in parts)
+    return f"{name} {there!r} there, {here!r} here"
 
 
 def load_checkpoint(
@@ -173,24 +248,12 @@ def load_checkpoint(
     rng: torch.Generator,
 ) -> tuple[int, float]:
     """Restores a run; returns its step and the minutes it has had. DeepsepError if it is not this run's."""
-    if not path.exists():
-        raise DeepsepError(f"{path}: no checkpoint to resume from; leave out --resume to start afresh")
+    note = check_checkpoint(path, identity)
     try:
         with safe_open(path, "pt") as file:
-            note = json.loads((file.metadata() or {})["deepsep"])
             tensors = {k: file.get_tensor(k) for k in file.keys()}
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise DeepsepError(f"{path}: not a deepsep checkpoint, or a damaged one ({error})") from error
-    differing = sorted(
-        k for k in {*identity, *note["identity"]} if identity.get(k) != note["identity"].get(k)
-    )
-    if differing:
-        told = ", ".join(
-            f"{k} {note['identity'].get(k)!r} there, {identity.get(k)!r} here" for k in differing
-        )
-        raise DeepsepError(
-            f"{path}: checkpoint of another configuration ({told}); leave out --resume to start afresh"
-        )
     for name, module in (("model.", model), ("average.", average)):
         module.load_state_dict({k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)})
     state: dict[int, dict[str, Tensor]] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,14 +15,22 @@ from ..errors import DeepsepError
 from .common import (
     INTERRUPTED,
     ThreadsOption,
+    listed,
+    only_our_lines,
     say,
     set_threads,
+    stoppable,
     usage,
 )
 
 __all__ = ["train_encoder", "train_prior"]
 
-TRAIN, FLOW = TrainConfig(), FlowConfig()
+TRAIN, FLOW, NETWORK = TrainConfig(), FlowConfig(), EncoderConfig()
+OBJECTIVES = ("both", "simulated", "elbo")
+
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Start afresh where a finished or begun training lies.")
+]
 
 
 def train_prior(
@@ -32,17 +42,21 @@ def train_prior(
     ],
     source: Annotated[str, typer.Option(help="The instrument's name, such as vocals.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Priors folder to write to.")] = Path("priors"),
-    minutes: Annotated[float | None, typer.Option(help="Stop after this long.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Stop after as many steps.")] = TRAIN.steps,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this long, resumed runs together.")
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Stop after as many steps, resumed runs together.")
+    ] = TRAIN.steps,
     batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = TRAIN.batch,
     frames: Annotated[
         int, typer.Option(min=8, help="Frames of a training example; 43 a second.")
     ] = TRAIN.frames,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = TRAIN.lr,
-    flow_steps: Annotated[int, typer.Option(help="Steps of the flow.")] = FLOW.steps,
-    hidden: Annotated[int, typer.Option(help="Width of the couplings' networks.")] = FLOW.hidden,
+    flow_steps: Annotated[int, typer.Option(min=1, help="Steps of the flow.")] = FLOW.steps,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the couplings' networks.")] = FLOW.hidden,
     score_weight: Annotated[
-        float, typer.Option(help="Weight of denoising score matching beside likelihood.")
+        float, typer.Option(min=0, help="Weight of denoising score matching beside likelihood.")
     ] = 0.0,
     licence: Annotated[
         str, typer.Option(help="Licence of the trained weights, for the model card.")
@@ -53,24 +67,25 @@ def train_prior(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")
     ] = False,
+    overwrite: OverwriteOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Train one instrument's flow prior on solo recordings of it. Ctrl-C saves; --resume goes on.
 
     Example: deepsep train-prior --source vocals data/vocals -o mypriors/
     """
-    from .. import recipes
-
-    set_threads(threads)
     config = training_config(minutes, steps, batch, frames, lr, seed, bf16)
-    spectrum = SpectrumConfig()
-    from ..spectrum import band_edges
+    with display_of(f"prior of {source}", quiet) as display:
+        from .. import recipes
+        from ..spectrum import band_edges
 
-    flow = FlowConfig(channels=len(band_edges(spectrum)) - 1, steps=flow_steps, hidden=hidden)
-    with TrainingDisplay(f"prior of {source}", quiet) as display:
+        set_threads(threads)
+        spectrum = SpectrumConfig()
+        flow = FlowConfig(channels=len(band_edges(spectrum)) - 1, steps=flow_steps, hidden=hidden)
         status, finished = recipes.train_prior(
             source, data, out, config=config, flow=flow, spectrum_config=spectrum, score_weight=score_weight,
-            resume=resume, licence=licence, on_files=display.files, on_progress=display.step,
+            resume=resume, overwrite=overwrite, licence=licence,
+            on_files=display.files, on_note=display.note, on_progress=display.step,
         )  # fmt: skip
     finish(status, finished, f"{out}/{source}.safetensors", quiet)
 
@@ -88,12 +103,24 @@ def train_encoder(
         str, typer.Option(help="simulated (mixtures of solo recordings), elbo (the priors judge), or both.")
     ] = "both",
     mixtures: Annotated[Path | None, typer.Option(help="Unlabelled songs for the ELBO.")] = None,
-    elbo_weight: Annotated[float, typer.Option(help="Weight of the ELBO in both.")] = 0.1,
-    minutes: Annotated[float | None, typer.Option(help="Stop after this long.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Stop after as many steps.")] = TRAIN.steps,
+    elbo_weight: Annotated[float, typer.Option(min=0, help="Weight of the ELBO in both.")] = 0.1,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this long, resumed runs together.")
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Stop after as many steps, resumed runs together.")
+    ] = TRAIN.steps,
     batch: Annotated[int, typer.Option(min=2, help="Mixtures a step.")] = 8,
-    frames: Annotated[int, typer.Option(min=8, help="Frames of a training example, a multiple of 8.")] = 96,
+    frames: Annotated[
+        int, typer.Option(min=8, help="Frames of a training example, a multiple of 8 with 3 levels.")
+    ] = 96,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1.5e-3,
+    widths: Annotated[
+        str, typer.Option(help="Channels of the network's levels; each level halves bands and frames.")
+    ] = ",".join(map(str, NETWORK.widths)),
+    bottleneck: Annotated[
+        int, typer.Option(min=1, help="Hidden units of the network's dense layers along the bands.")
+    ] = NETWORK.bottleneck,
     workers: Annotated[int, typer.Option(min=0, help="Processes that simulate mixtures.")] = 1,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = TRAIN.seed,
     bf16: Annotated[bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.")] = False,
@@ -101,38 +128,56 @@ def train_encoder(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")
     ] = False,
+    overwrite: OverwriteOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Train the amortized posterior of a priors folder. Ctrl-C saves; --resume goes on.
 
     Example: deepsep train-encoder --priors mypriors/ data/
     """
-    from .. import model as models
-    from .. import recipes
-
-    set_threads(threads)
-    network = EncoderConfig()
+    if objective not in OBJECTIVES:
+        raise usage(f"--objective {objective} is not one of {', '.join(OBJECTIVES)}")
+    if mixtures is not None and objective == "simulated":
+        raise usage("--mixtures is for the ELBO; --objective simulated has none")
+    network = network_of(widths, bottleneck)
     if frames % 2 ** len(network.widths):
         raise usage(f"--frames must be a multiple of {2 ** len(network.widths)}")
-    folders = source_folders(data, models.read_config(priors)["sources"])
     config = training_config(minutes, steps, batch, frames, lr, seed, bf16)
-    with TrainingDisplay("encoder", quiet) as display:
+    with display_of("encoder", quiet) as display:
+        from .. import model as models
+        from .. import recipes
+
+        set_threads(threads)
+        folders = source_folders(data, models.read_config(priors)["sources"])
         status, finished = recipes.train_encoder(
             priors, folders, config=config, network=network, objective=objective, elbo_weight=elbo_weight,
-            unlabelled=mixtures, workers=workers, resume=resume, on_files=display.files, on_progress=display.step,
+            unlabelled=mixtures, workers=workers, resume=resume, overwrite=overwrite,
+            on_files=display.files, on_note=display.note, on_progress=display.step,
         )  # fmt: skip
     finish(status, finished, f"{priors}/encoder.safetensors", quiet)
+
+
+def network_of(widths: str, bottleneck: int) -> EncoderConfig:
+    """The encoder's shape as typed; usage if that is none."""
+    try:
+        return EncoderConfig(widths=tuple(map(int, listed(widths) or ())), bottleneck=bottleneck)
+    except ValueError:
+        raise usage(f"--widths {widths} is not a list of numbers such as 8,16") from None
+    except DeepsepError as error:
+        raise usage(f"--widths {widths}: {error}") from None
 
 
 def training_config(
     minutes: float | None, steps: int, batch: int, frames: int, lr: float, seed: int, bf16: bool
 ) -> TrainConfig:
     """One run's settings; a time limit alone is not cut short by the default number of steps."""
-    if minutes is not None and steps == TRAIN.steps:
+    if minutes is None:
+        minutes = float("inf")
+    elif steps == TRAIN.steps:
         steps = 10**9
-    return TrainConfig(
-        steps=steps, minutes=minutes or float("inf"), batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16
-    )
+    if not minutes > 0 or not 0 < lr < float("inf"):
+        raise usage("--minutes and --lr must be more than 0")
+    return TrainConfig(steps=steps, minutes=minutes, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16)
 
 
 def source_folders(items: list[str], sources: list[str]) -> dict[str, list[Path]]:
@@ -140,7 +185,9 @@ def source_folders(items: list[str], sources: list[str]) -> dict[str, list[Path]
     folders: dict[str, list[Path]] = {}
     for item in items:
         name, equals, value = item.partition("=")
-        if equals:
+        if equals and not Path(item).exists():
+            if name not in sources:
+                raise DeepsepError(f"{item}: unknown source {name!r}; the priors are of {', '.join(sources)}")
             folders.setdefault(name, []).append(Path(value))
             continue
         if not Path(item).is_dir():
@@ -151,6 +198,25 @@ def source_folders(items: list[str], sources: list[str]) -> dict[str, list[Path]
         for s, path in inside.items():
             folders.setdefault(s, []).append(path)
     return folders
+
+
+@contextmanager
+def display_of(title: str, quiet: bool) -> Iterator[TrainingDisplay]:
+    """A run's display. Within, being stopped or a disk that fails is one line, and nothing half-written stays."""
+    display = None
+    try:
+        with stoppable(), only_our_lines(), TrainingDisplay(title, quiet) as display:
+            yield display
+    except KeyboardInterrupt:
+        step = display.last_step if display else 0
+        say(
+            f"interrupted at step {step}; the last checkpoint stays, go on with --resume"
+            if step
+            else "interrupted before the first step; recordings are read again next time"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        raise DeepsepError(f"{error.filename or title}: {error.strerror or error}") from error
 
 
 class TrainingDisplay:
@@ -167,7 +233,8 @@ class TrainingDisplay:
             console=Console(stderr=True), disable=not self.live,
         )  # fmt: skip
         self.task = self.bar.add_task(title, total=1.0, line="")
-        self.told = 0.0
+        self.told = float("-inf")
+        self.last_step = 0
 
     def __enter__(self) -> TrainingDisplay:
         self.bar.start()
@@ -189,8 +256,14 @@ class TrainingDisplay:
         """While recordings are analysed."""
         self.show(0.0, f"reading recordings {done}/{total}")
 
+    def note(self, line: str) -> None:
+        """Something that a user should know, once."""
+        if not self.quiet:
+            say(line)
+
     def step(self, status: Any) -> None:
         """After a training step."""
+        self.last_step = status.step
         figures = {**status.figures, **{f"held-out {k}": v for k, v in status.held_out.items()}}
         shown = "  ".join(f"{k} {v:.3f}" for k, v in figures.items())
         minutes, seconds = divmod(round(min(status.eta, 359999)), 60)
