@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from . import model as folders
 from .config import EncoderConfig, FlowConfig, SpectrumConfig, TrainConfig, from_dict, to_dict
-from .data import Mixtures, Note, PowerBank, Progress, SampleBank, contents, recorded, simulate
+from .data import Mixtures, Note, PowerBank, Progress, SampleBank, contents, find_audio, recorded, simulate
 from .encoder import Encoder, mixture_features
 from .errors import DeepsepError
 from .objectives import bits_per_dim, elbo, prior_loss, sleep_loss
@@ -81,7 +81,8 @@ def train_prior(
     rng = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
     prior = FlowPrior(flow, rng)
-    bank = PowerBank.build(data, spectrum, work / "cache" / source, on_progress=on_files, on_note=on_note)
+    with tidied(work / "cache" / source, out):
+        bank = PowerBank.build(data, spectrum, work / "cache" / source, on_progress=on_files, on_note=on_note)
     spans, held_out = bank.split(HELD_OUT)
     batches = bank.batches(spans, spectrum, batch=config.batch, frames=config.frames, rng=rng)
     if not resume:
@@ -170,6 +171,20 @@ def prepare(
         ) from error
 
 
+@contextmanager
+def tidied(folder: Path, top: Path) -> Iterator[None]:
+    """If what is within fails, empty folders from `folder` up to `top` do not stay."""
+    try:
+        yield
+    except BaseException:
+        for path in (folder, *folder.parents):
+            with suppress(OSError):
+                path.rmdir()
+            if path == top:
+                break
+        raise
+
+
 def run_of(config: TrainConfig) -> dict[str, Any]:
     """The settings of a run that a model card states."""
     return {k: v for k, v in asdict(config).items() if k in ("batch", "frames", "lr", "ema", "seed")}
@@ -247,6 +262,8 @@ def train_encoder(
     rng = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)
     encoder = Encoder(network, len(model.sources)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if unlabelled:
+        find_audio(unlabelled)  # so that a mistyped folder is told at once
     banks, unseen = [], []
     for s in model.sources:
         cache = work / "cache" / s
@@ -287,6 +304,7 @@ def train_encoder(
 
     batches = drawn_batches()
     flows = list(model.priors.values())
+    names = {f"SDR {k}": f"SDR {s}" for k, s in enumerate(model.sources)}
 
     def loss(
         module: nn.Module, drawn: list[Mixtures], rng: torch.Generator
@@ -299,6 +317,7 @@ def train_encoder(
             with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
                 raw = module(mixture_features(m.mix_bcdn, spectrum))
             value, figures = sleep_loss(type(raw)(*(v.float() for v in raw)), m, spectrum)
+            figures = {names.get(k, k): v for k, v in figures.items()}
         if objective != "simulated":
             mix = next(songs) if songs else m.mix_bcdn[: max(1, each // 2)]
             bound, more = elbo(module, flows, mix, spectrum, rng)
@@ -314,7 +333,6 @@ def train_encoder(
     def evaluate(average: nn.Module) -> dict[str, float]:
         assert isinstance(average, Encoder)
         _, figures = sleep_loss(average(mixture_features(test.mix_bcdn, spectrum)), test, spectrum)
-        names = {f"SDR {k}": f"SDR {s}" for k, s in enumerate(model.sources)}
         return {names.get(k, k): v for k, v in figures.items()}
 
     def on_save(average: nn.Module, status: Status) -> None:
