@@ -115,7 +115,7 @@ def train_prior(
         info = {
             "licence": licence,
             "data": {
-                "hours": round(bank.heard * spectrum.hop / spectrum.rate / 3600, 2),
+                "hours": round(bank.heard * spectrum.hop / spectrum.rate / 3600, 3),
                 "folders": [p.name for p in data],
             },
             "training": {"steps": status.step, "score_weight": score_weight, **run_of(config)},

@@ -263,6 +263,8 @@ class TrainingDisplay:
 
     def step(self, status: Any) -> None:
         """After a training step."""
+        if not self.last_step:
+            self.told = float("-inf")  # the first step is told at once
         self.last_step = status.step
         figures = {**status.figures, **{f"held-out {k}": v for k, v in status.held_out.items()}}
         shown = "  ".join(f"{k} {v:.3f}" for k, v in figures.items())
