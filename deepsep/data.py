@@ -169,12 +169,23 @@ def parts(lengths: Sequence[float], share: float) -> list[list[tuple[float, floa
     return cut
 
 
+def shares(length: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """How often each piece is drawn: alike for every second within a folder, and for folders by the cube root of
+    their length, so that an hour is heard four times as often as a minute, not sixty times. Sums to 1.
+    """
+    weight = length.astype(np.float64)
+    for g in np.unique(group):
+        weight[group == g] /= weight[group == g].sum() ** (2 / 3)
+    result: np.ndarray = weight / weight.sum()
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class PowerBank:
     """ln band powers of one instrument's recordings, each recording at gated RMS 1.
 
     log_power: float16 (frames, d), a memory map. starts: first frame of each piece (recording x speed), and the
-    end. group: which folder each piece came from, so that folders are drawn from equally often.
+    end. group: which folder each piece came from, so that no folder drowns another.
     """
 
     log_power: np.ndarray
@@ -256,10 +267,7 @@ class PowerBank:
         """Endless batches of x, float32 (batch, d, frames), at levels as in a mixture of RMS 1."""
         random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
         groups = np.array([g for _, _, g in spans])
-        weight = np.array([e - s for s, e, _ in spans], dtype=np.float64)
-        for g in np.unique(groups):  # folders alike, frames alike within a folder
-            weight[groups == g] /= weight[groups == g].sum()
-        weight /= weight.sum()
+        weight = shares(np.array([e - s for s, e, _ in spans]), groups)
         while True:
             out = np.empty((batch, self.log_power.shape[1], frames), np.float32)
             for i, s in enumerate(random.choice(len(spans), batch, p=weight)):
@@ -411,12 +419,8 @@ class SampleBank:
 
     def draw(self, length: int, random: np.random.Generator) -> np.ndarray:
         """A stretch of one recording at RMS about 1: float32 (length,), one channel or the mean of two."""
-        weight = self.pieces[:, 1].astype(np.float64)
-        for g in np.unique(self.pieces[:, 3]):
-            weight[self.pieces[:, 3] == g] /= weight[self.pieces[:, 3] == g].sum()
-        offset, samples, channels, _, stride = self.pieces[
-            random.choice(len(weight), p=weight / weight.sum())
-        ]
+        weight = shares(self.pieces[:, 1], self.pieces[:, 3])
+        offset, samples, channels, _, stride = self.pieces[random.choice(len(weight), p=weight)]
         at = int(random.integers(0, max(1, samples - length + 1)))
         have = min(length, int(samples))
         parts = [
@@ -434,7 +438,7 @@ def mapped(store: Path, pieces: np.ndarray) -> SampleBank:
 def performed(samples_t: np.ndarray, rate: int, random: np.random.Generator) -> np.ndarray:
     """The same stretch through another chain: drive, room, equaliser. Float32 (t,), RMS about as before."""
     x = samples_t
-    if random.random() < 0.2:
+    if random.random() < 0.3:
         drive = 10 ** random.uniform(-0.2, 0.9)
         x = np.tanh(drive * x) / drive * (1 + 0.3 * drive)
     if random.random() < 0.25:
@@ -548,7 +552,7 @@ def simulate(
         if augment:
             position = np.linspace(0, 1, bins) ** 0.4
             curve = sum(
-                random.normal(0, 2.5 / (i + 1), (len(source), 1))
+                random.normal(0, 4.0 / (i + 1), (len(source), 1))
                 * np.cos(np.pi * (i + 1) * position + random.uniform(0, 6.3))
                 for i in range(4)
             )

@@ -37,7 +37,7 @@ def train_prior(
     data: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DIR...", help="Folders of solo recordings; each is drawn from equally often."
+            metavar="DIR...", help="Folders of solo recordings; a small one is not drowned by a large one."
         ),
     ],
     source: Annotated[str, typer.Option(help="The instrument's name, such as vocals.")],
@@ -229,7 +229,7 @@ class TrainingDisplay:
         self.title, self.quiet = title, quiet
         self.live = sys.stderr.isatty() and not quiet
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[line]}"),
+            TextColumn("{task.description}"), BarColumn(bar_width=8), TextColumn("{task.fields[line]}"),
             console=Console(stderr=True), disable=not self.live,
         )  # fmt: skip
         self.task = self.bar.add_task(title, total=1.0, line="")
@@ -266,12 +266,15 @@ class TrainingDisplay:
         if not self.last_step:
             self.told = float("-inf")  # the first step is told at once
         self.last_step = status.step
-        figures = {**status.figures, **{f"held-out {k}": v for k, v in status.held_out.items()}}
-        shown = "  ".join(f"{k} {v:.3f}" for k, v in figures.items())
         minutes, seconds = divmod(round(min(status.eta, 359999)), 60)
-        self.show(
-            status.fraction, f"step {status.step}  {status.rate:.2f}/s  eta {minutes}:{seconds:02d}  {shown}"
-        )
+        pace = f"step {status.step}  {status.rate:.3g}/s  eta {minutes}:{seconds:02d}"
+        if self.live:  # what matters most fits into 80 columns
+            held_out = "/".join(f"{v:.2f}" for v in status.held_out.values())
+            shown = "  ".join(f"{k} {v:.2f}" for k, v in status.figures.items())
+            self.show(status.fraction, f"{pace}  held-out {held_out}  {shown}")
+            return
+        figures = {**status.figures, **{f"held-out {k}": v for k, v in status.held_out.items()}}
+        self.show(status.fraction, "  ".join([pace, *(f"{k} {v:.3f}" for k, v in figures.items())]))
 
 
 def finish(status: Any, finished: bool, target: str, quiet: bool) -> None:
