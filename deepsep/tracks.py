@@ -312,11 +312,14 @@ def run(
 
 
 def check(output: Output, info: audio.AudioInfo) -> None:
-    """Raises DeepsepError unless the format can hold this track."""
-    if output.format == "stem":
-        ni_stem.check(list(output.stems), info.channels, codec=output.codec)
-    else:
-        stems.check_format(output.format, info.rate, info.channels)
+    """Raises DeepsepError, with the track's name, unless the format can hold it."""
+    try:
+        if output.format == "stem":
+            ni_stem.check(list(output.stems), info.channels, codec=output.codec)
+        else:
+            stems.check_format(output.format, info.rate, info.channels)
+    except DeepsepError as error:
+        raise DeepsepError(f"{info.path}: {error}") from None
 
 
 def open_writers(

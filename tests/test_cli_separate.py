@@ -125,7 +125,7 @@ def test_a_stem_file(separate):
 def test_a_stem_file_needs_four_stems(deepsep, priors):
     record(Path("song.wav"), rate=44100)
     words = ("separate", "--priors", priors, "song.wav", "-f", "stem", "-o", "out")
-    assert "exactly 4 stems, not 2" in deepsep.bad(*words, "--two-stems", "vocals")
+    assert "song.wav: a stem.mp4 holds exactly 4 stems, not 2" in deepsep.bad(*words, "--two-stems", "vocals")
     assert not Path("out").exists()
 
 
