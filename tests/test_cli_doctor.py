@@ -65,7 +65,7 @@ def test_for_people(deepsep, bundled):
         line.startswith("priors:") and f"ana/band@{commit[:12]}: vocals, drums" in line for line in lines
     )
     assert any(line.startswith("cache:") and "free)" in line for line in lines)
-    for name in ("deepsep", "python", "torch", "devices", "threads", "formats", "pyav", "ffmpeg", "mutagen"):
+    for name in ("deepsep", "python", "torch", "devices", "threads", "formats", "pyav", "ffmpeg", "matplotlib"):
         assert any(line.startswith(f"{name}:") for line in lines)
 
 
@@ -84,6 +84,7 @@ def test_what_is_missing_comes_with_what_to_do(deepsep, monkeypatch):
     monkeypatch.setattr(hub, "_bundled", no_bundled)
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.setitem(sys.modules, "mutagen", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(doctor.shutil, "which", lambda program: None)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(5 * 10**8))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -96,12 +97,13 @@ def test_what_is_missing_comes_with_what_to_do(deepsep, monkeypatch):
         "m4a, aac, wma and webm cannot be read: pip install 'deepsep[av]'",
         "stem files (.stem.mp4) cannot be written",
         "pip install 'deepsep[tags]'",
+        "pip install 'deepsep[plot]'",
         "only 500.0 MB are free",
         "HF_HUB_OFFLINE is set",
     ):
         assert part in advice
     text = deepsep.good("doctor")
-    assert "pyav:      missing\n" in text
+    assert "pyav:       missing\n" in text
     assert "To do:\n- " in text
 
 
@@ -109,7 +111,8 @@ def test_ffmpeg_alone_reads_and_writes_what_pyav_would(deepsep, bundled, monkeyp
     monkeypatch.setattr(doctor, "loaded", lambda module: None)
     monkeypatch.setattr(doctor, "program_version", lambda program: f"9.9 (/usr/bin/{program})")
     assert [line for line in findings(deepsep)["advice"] if "free" not in line] == [
-        "tags and covers are not copied: pip install 'deepsep[tags]'"
+        "tags and covers are not copied: pip install 'deepsep[tags]'",
+        "--uncertainty cannot draw its pictures: pip install 'deepsep[plot]'",
     ]
 
 

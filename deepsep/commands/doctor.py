@@ -73,7 +73,7 @@ def torch_findings() -> dict[str, Any]:
 
 
 def audio_findings() -> dict[str, Any]:
-    """What can be read and written: libsndfile's formats, PyAV, ffmpeg, mutagen."""
+    """What can be read, written and drawn: libsndfile's formats, PyAV, ffmpeg, mutagen, matplotlib."""
     found: dict[str, Any] = {}
     try:
         import soundfile
@@ -88,6 +88,7 @@ def audio_findings() -> dict[str, Any]:
         found["soundfile_error"] = " ".join(str(error).split())[:300]
     found["pyav"] = loaded("av")
     found["mutagen"] = loaded("mutagen")
+    found["matplotlib"] = loaded("matplotlib")
     for program in ("ffmpeg", "ffprobe"):
         found[program] = program_version(program)
     return found
@@ -169,6 +170,8 @@ def advise(found: dict[str, Any]) -> list[str]:
         advice.append("stem files (.stem.mp4) cannot be written: pip install 'deepsep[av]'")
     if not audio["mutagen"]:
         advice.append("tags and covers are not copied: pip install 'deepsep[tags]'")
+    if not audio["matplotlib"]:
+        advice.append("--uncertainty cannot draw its pictures: pip install 'deepsep[plot]'")
     if not hub["writable"]:
         advice.append(f"{hub['cache']} cannot be written: set HF_HOME to a folder that can")
     if hub["free"] is not None and hub["free"] < LOW_DISK:
@@ -190,7 +193,7 @@ def report(found: dict[str, Any]) -> list[str]:
         ("threads", str(torch.get("threads", "unknown"))),
         ("soundfile", audio["soundfile"] or "missing"),
         ("formats", ", ".join(audio["formats"]) or "none"),
-        *((name, audio[name] or "missing") for name in ("pyav", "ffmpeg", "ffprobe", "mutagen")),
+        *((name, audio[name] or "missing") for name in ("pyav", "ffmpeg", "ffprobe", "mutagen", "matplotlib")),
     ]
     for row in found["priors"]:
         name = f"{row['name']}@{row['commit'][:12]}" if row["commit"] else row["name"]
@@ -201,4 +204,4 @@ def report(found: dict[str, Any]) -> list[str]:
     free = "unknown room" if hub["free"] is None else f"{size_of(hub['free'])} free"
     rows.append(("hub", f"{hub['endpoint']}{', offline' if hub['offline'] else ''}, client {hub['client']}"))
     rows.append(("cache", f"{hub['cache']} ({free})"))
-    return [f"{name + ':':11}{value}" for name, value in rows]
+    return [f"{name + ':':12}{value}" for name, value in rows]
