@@ -92,7 +92,7 @@ def load(
     names = sources or config["sources"]
     for name in names:
         if name not in config["sources"]:
-            raise DeepsepError(f"unknown source {name!r}; {folder} has {', '.join(config['sources'])}")
+            raise DeepsepError(f"unknown source {name!r}; these priors have {', '.join(config['sources'])}")
     spectrum = from_dict(SpectrumConfig, config["spectrum"])
     bands = len(band_edges(spectrum)) - 1
     priors = {}
