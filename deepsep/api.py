@@ -87,6 +87,8 @@ def separate(
     Raises DeepsepError for samples of another shape or type, or with NaN, and as `load_priors` does.
     """
     mix_ct = checked(samples, rate)
+    if batch_size < 1:
+        raise DeepsepError(f"batch_size must be at least 1, got {batch_size}")
     picked = pick_device(device)
     if isinstance(priors, Model):
         model = priors.to(picked)

@@ -103,7 +103,9 @@ def test_what_cannot_be_separated_is_said_before_any_work(samples, rate, says):
 
 
 def test_unknown_words_are_errors(priors):
-    for words in ({"method": "magic"}, {"init": "magic"}, {"device": "abacus"}, {"priors": "./nowhere"}):
+    for words in (
+        {"method": "magic"}, {"init": "magic"}, {"device": "abacus"}, {"priors": "./nowhere"}, {"batch_size": 0},
+    ):  # fmt: skip
         with pytest.raises(deepsep.DeepsepError):
             deepsep.separate(noise(900), RATE, **{"priors": priors, **words})
 
