@@ -65,7 +65,17 @@ def test_for_people(deepsep, bundled):
         line.startswith("priors:") and f"ana/band@{commit[:12]}: vocals, drums" in line for line in lines
     )
     assert any(line.startswith("cache:") and "free)" in line for line in lines)
-    for name in ("deepsep", "python", "torch", "devices", "threads", "formats", "pyav", "ffmpeg", "matplotlib"):
+    for name in (
+        "deepsep",
+        "python",
+        "torch",
+        "devices",
+        "threads",
+        "formats",
+        "pyav",
+        "ffmpeg",
+        "matplotlib",
+    ):
         assert any(line.startswith(f"{name}:") for line in lines)
 
 

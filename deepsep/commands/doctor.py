@@ -193,7 +193,10 @@ def report(found: dict[str, Any]) -> list[str]:
         ("threads", str(torch.get("threads", "unknown"))),
         ("soundfile", audio["soundfile"] or "missing"),
         ("formats", ", ".join(audio["formats"]) or "none"),
-        *((name, audio[name] or "missing") for name in ("pyav", "ffmpeg", "ffprobe", "mutagen", "matplotlib")),
+        *(
+            (name, audio[name] or "missing")
+            for name in ("pyav", "ffmpeg", "ffprobe", "mutagen", "matplotlib")
+        ),
     ]
     for row in found["priors"]:
         name = f"{row['name']}@{row['commit'][:12]}" if row["commit"] else row["name"]
