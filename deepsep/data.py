@@ -557,10 +557,27 @@ def simulate(
                 for i in range(4)
             )
             spectra = spectra * torch.from_numpy(10 ** (curve / 20)).float()[..., None]
+        if augment:
+            spectra = spectra * cleared(spectra, random)[..., None]
         gram = gram_sums(spectra, spectrum)
         gains = torch.from_numpy(random_gains(source, len(banks), batch, random))
         batch_of = mixtures(gram, gains, torch.from_numpy(source), len(banks), spectrum.count_d)
         yield levelled(batch_of, random, spectrum)
+
+
+def cleared(spectra_gfn: Tensor, random: np.random.Generator) -> Tensor:
+    """High-pass gains (g, f) for some of the signals, as a mixing engineer clears the low end: the cutoff is where
+    up to a quarter of a signal's energy lies below, so that a bass keeps its notes and a guitar loses its rumble.
+    """
+    energy = spectra_gfn.abs().square().sum(-1).double().cumsum(1)
+    share = energy / energy[:, -1:].clamp_min(1e-12)
+    bins = torch.arange(share.shape[1]).double()
+    gains = torch.ones_like(share)
+    for i in range(len(gains)):
+        if random.random() < 0.6:
+            cutoff = max(1.0, float((share[i] < random.uniform(0, 0.25)).sum()))
+            gains[i] = 1 / torch.sqrt(1 + (cutoff / bins.clamp_min(0.3)) ** random.choice([4, 8]))
+    return gains.float()
 
 
 def levelled(m: Mixtures, random: np.random.Generator, spectrum: Spectrum) -> Mixtures:

@@ -107,6 +107,14 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
+    @torch.no_grad()
+    def reorder(self, order: list[int]) -> None:
+        """Makes stem order[k] of now stem k."""
+        rows = [k + half for half in (0, self.stems) for k in order]
+        self.last.weight.copy_(self.last.weight[:, rows])
+        assert self.last.bias is not None
+        self.last.bias.copy_(self.last.bias[rows])
+
     def forward(self, features_bcdn: Tensor) -> Posterior:
         """Features as of `mixture_features`; the frames must be a multiple of 2 ** levels."""
         d = features_bcdn.shape[2]

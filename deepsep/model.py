@@ -106,9 +106,10 @@ def load(
         priors[name] = fill(prior, folder, f"{name}.safetensors", config)
     net = None
     made_for = config.get("encoder", {}).get("sources")
-    if encoder and made_for == names:
+    if encoder and made_for and sorted(made_for) == sorted(names):
         shape = from_dict(EncoderConfig, config["encoder"].get("network"))
         net = fill(Encoder(shape, len(names)), folder, "encoder.safetensors", config)
+        net.reorder([made_for.index(name) for name in names])
     return Model(spectrum, priors, net, config).to(device)
 
 

@@ -62,7 +62,10 @@ def pick_device(name: str) -> str:
 
 
 def choose_method(method: str, init: str, model: Model) -> tuple[Method, Literal["mixture", "encoder"]]:
-    """What `auto` means for this model, and a check of what was asked for."""
+    """What `auto` means for this model, and a check of what was asked for.
+
+    The encoder wherever there is one: on every device it is both faster and better (docs/results.md).
+    """
     if method not in ("auto", "sgld", "encoder"):
         raise DeepsepError(f"unknown method {method!r}; choose auto, sgld or encoder")
     if init not in ("auto", "mixture", "encoder"):

@@ -227,6 +227,10 @@ def job_of(item: Input, output: Output, priors: str) -> Job:
         found = stems.plan_paths(item.path, output.folder, pattern, names, ext, overwrite=True, priors=priors)
         root = os.path.abspath(output.folder)
         for path in found.values():
+            if "{stem}" in pattern and not path.name.endswith(f".{ext}"):
+                raise DeepsepError(
+                    f"{path.name} would hold {ext}: end the pattern in .{{ext}}, or choose --format"
+                )
             if not Path(os.path.abspath(path)).is_relative_to(root):
                 raise DeepsepError(
                     f"{path}: lies outside {output.folder}; the pattern may not lead out of it"

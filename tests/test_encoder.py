@@ -98,3 +98,16 @@ def test_many_channels_count_by_their_mean_power(channels):
     left, right, mid, side = stereo_power(spectra, SPECTRUM)
     torch.testing.assert_close(left, SPECTRUM.band_power(spectra.abs().square()).mean(0))
     assert torch.equal(left, right) and torch.equal(mid, 2 * left) and not side.any()
+
+
+def test_reordered_stems_are_the_same_stems():
+    encoder = Encoder(EncoderConfig(bands=20, widths=(4, 4), bottleneck=4, context=16), 3).eval()
+    torch.nn.init.normal_(encoder.last.weight)
+    torch.nn.init.normal_(encoder.last.bias)
+    x = torch.rand(1, 4, 20, 16)
+    with torch.no_grad():
+        before = encoder(x)
+        encoder.reorder([2, 0, 1])
+        after = encoder(x)
+    for b, a in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b[:, [2, 0, 1]])

@@ -244,3 +244,11 @@ def test_a_picture_of_awkward_names(tmp_path):
     found = uncertainty.SpreadMap(SMALL, 16000, 1, ["a_b", "c"]).result()
     uncertainty.draw(tmp_path / "u.png", found, "100 $ for \udcff $x_")
     assert (tmp_path / "u.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_pattern_cannot_name_a_file_after_another_format(tmp_path):
+    song = tmp_path / "song.wav"
+    song.write_bytes(b"")
+    output = tracks.Output(folder=tmp_path, stems={"vocals": ["vocals"]}, pattern="{stem}.mp3", format="wav")
+    with pytest.raises(DeepsepError, match="would hold wav"):
+        tracks.plan([tracks.Input(song, "song")], output)

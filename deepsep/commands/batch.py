@@ -219,4 +219,5 @@ def summary(result: Done) -> str:
     """What happened to one track, in a line."""
     note = f" ({'; '.join(notes)})" if (notes := notes_of(result)) else ""
     name = Path(result.source).name
-    return f"{name}: {result.seconds:.1f} s in {result.took:.1f} s -> {target_of(result)}{note}"
+    how = f"{result.took:.1f} s ({result.settings['method']})"
+    return f"{name}: {result.seconds:.1f} s in {how} -> {target_of(result)}{note}"

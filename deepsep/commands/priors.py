@@ -134,7 +134,7 @@ def remove(
     known = {found.commit for found in hub.cached() if found.repo == repo}
     if at and not any(commit.startswith(revision) for commit in known):
         commit = hub.resolve(spec, offline=True, only=[]).commit  # a branch or a tag
-        repo, revision = repo, commit or revision
+        revision = commit or revision
     freed = hub.remove(f"{repo}@{revision}" if at else repo)
     if not quiet:
         say(f"removed {spec.strip()}: {size_of(freed)} freed")
