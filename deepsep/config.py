@@ -81,15 +81,15 @@ class EncoderConfig:
 class SgldConfig:
     """Annealed stochastic gradient Langevin dynamics (thesis Algorithm 2, corrected)."""
 
-    levels: int = 8  # noise levels, geometric from sigma_max to sigma_min
-    steps: int = 4  # Langevin steps a level
+    levels: int = 6  # noise levels, geometric from sigma_max to sigma_min
+    steps: int = 2  # Langevin steps a level
     sigma_max: float = 1.0
     sigma_min: float = 0.5
     step_size: float = 1.0  # delta: eta = delta / precision, delta * sigma^2 under the prior alone
     temperature: float = 0.5  # scales the noise: 1 samples the posterior, 0 climbs to a mode
-    likelihood: float = 4.0  # beta: tempers the mixture's log-likelihood
+    likelihood: float = 1.0  # beta: tempers the mixture's log-likelihood
     chains: int = 1  # independent chains, averaged
-    average: int = 8  # late iterates whose Wiener estimates are averaged
+    average: int = 5  # late iterates whose Wiener estimates are averaged
 
     def __post_init__(self) -> None:
         if min(self.levels, self.steps, self.chains, self.average) < 1:
