@@ -63,7 +63,7 @@ def separate(
     init: str = "auto",
     sgld: SgldConfig | None = None,
     seed: int = 0,
-    batch_size: int = 4,
+    batch_size: int = 2,
     device: str = "auto",
     offline: bool = False,
     on_progress: Callable[[float], None] | None = None,

@@ -41,7 +41,7 @@ class Settings:
     init: Literal["mixture", "encoder"] = "mixture"
     sgld: SgldConfig = field(default_factory=SgldConfig)
     seed: int = 0
-    batch_size: int = 4
+    batch_size: int = 2
     device: str = "cpu"
     samples: int = 1  # 1 is the point estimate; more are that many draws from the posterior
 

@@ -85,7 +85,7 @@ def main() -> None:
                 outputs.append(stems(out))
             print(
                 f"{method}: same seed twice differs by {np.abs(outputs[0] - outputs[1]).max():.1e}, "
-                f"batch size 1 against 4 by {np.abs(outputs[0] - outputs[2]).max():.1e}"
+                f"batch size 1 against 2 by {np.abs(outputs[0] - outputs[2]).max():.1e}"
             )
         if args.skip_long:
             return

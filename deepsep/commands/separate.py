@@ -101,7 +101,7 @@ def separate(
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same output.")] = 0,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Windows at a time; changes memory, not the result.")
-    ] = 4,
+    ] = 2,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look in subfolders too.")] = False,
