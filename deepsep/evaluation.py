@@ -28,9 +28,8 @@ from . import audio, data, metrics, ni_stem
 from .config import SpectrumConfig
 from .errors import DeepsepError, MissingExtra
 from .loudness import Loudness
-from .mixture import wiener_gains
 from .model import Model
-from .separation import Settings, separate_blocks
+from .separation import Settings, separate_blocks, stationary_gains
 from .spectrum import Spectrum
 
 __all__ = [
@@ -355,12 +354,6 @@ class Analysis:
         return torch.stack(stems)[..., :length].numpy()
 
 
-def stationary_gains(model: Model, spectrum: Spectrum) -> Tensor:
-    """Wiener gains of the priors' mean spectra, (k, d, 1)."""
-    mean_kd = torch.stack([prior.whitening.mean.cpu() for prior in model.priors.values()])
-    return wiener_gains(mean_kd[None, :, :, None], spectrum)[0]
-
-
 def oracle_gains(analysis: Analysis, full: bool) -> Tensor:
     """|S_k|^2 / sum_j |S_j|^2, on bands or in every bin and channel."""
     own, total = analysis.true_power(full)
@@ -672,7 +665,7 @@ def estimate(
     if method == "mixture":
         return np.broadcast_to(clip.mixture_ct, (len(model.sources), *clip.mixture_ct.shape))
     if method == "stationary":
-        return analysis.masked(stationary_gains(model, spectrum))
+        return analysis.masked(stationary_gains(model, spectrum).cpu())
     if method == "nmf":
         assert dictionaries is not None
         return analysis.masked(dictionaries.gains(analysis.power_dn, spectrum))

@@ -271,8 +271,11 @@ def starting_point(
         assert model.encoder is not None
         gains = model.encoder(mixture_features(planes_bcdn, spectrum)).log_gain.exp()
     else:
-        means = torch.stack([p.whitening.mean for p in model.priors.values()])
-        gains = wiener_gains(means[None, :, :, None], spectrum).expand(
-            len(power_bdn), -1, -1, power_bdn.shape[-1]
-        )
+        gains = stationary_gains(model, spectrum)
     return spectrum.to_x(power_bdn[:, None] * gains)
+
+
+def stationary_gains(model: Model, spectrum: Spectrum) -> Tensor:
+    """Wiener gains of the priors' mean spectra, (k, d, 1)."""
+    mean_kd = torch.stack([prior.whitening.mean for prior in model.priors.values()])
+    return wiener_gains(mean_kd[None, :, :, None], spectrum)[0]
