@@ -67,14 +67,26 @@ class EncoderConfig:
     bands: int = 293
     widths: tuple[int, ...] = (32, 64, 128)  # channels of each level; each halves bands and frames
     bottleneck: int = 32  # hidden units of the dense layers along the bands
+    deep: int = 0  # further residual blocks at the deepest level, for a longer view
     context: int = 64  # frames on either side that an estimate is given
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
         if not self.widths or min(self.widths) < 1:
             raise DeepsepError("an encoder needs one or more levels of one or more channels")
-        if self.context % 2 ** len(self.widths):
-            raise DeepsepError(f"context must be a multiple of {2 ** len(self.widths)} frames")
+        if self.deep < 0:
+            raise DeepsepError("an encoder cannot have fewer than no deep blocks")
+        if self.context % 2 ** len(self.widths) or self.context < self.reach:
+            raise DeepsepError(
+                f"context must be a multiple of {2 ** len(self.widths)} frames and at least {self.reach}"
+            )
+
+    @property
+    def reach(self) -> int:
+        """How many frames to either side an estimate depends on, at most."""
+        *upper, deepest = (2 << i for i in range(len(self.widths)))  # frames to a step of each level
+        wide = 3 + sum(2 + i % 2 for i in range(self.deep))  # steps that dilated convolutions reach
+        return 3 + 5 * sum(upper) + wide * deepest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

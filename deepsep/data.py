@@ -39,6 +39,7 @@ __all__ = [
 
 SPEEDS = (1.0, 0.86, 1.16)  # playback speeds of a PowerBank: about -2.6, 0 and +2.6 semitones
 SEGMENT = 20  # seconds decoded and analysed at a time
+REPLAYED = 96  # draws of stretches that a simulator keeps, to mix them anew
 
 
 Progress = Callable[[int, int], None]  # files done, files in all
@@ -507,7 +508,7 @@ def random_gains(source: np.ndarray, stems: int, batch: int, random: np.random.G
     """Gains (batch, 2, g): a level, sign and place between left and right for each signal; some sources absent."""
     g = len(source)
     level = 10 ** ((random.normal(-6, 6, (batch, stems)).clip(-24, 8)) / 20)
-    level *= random.random((batch, stems)) > 0.08
+    level *= random.random((batch, stems)) > 0.12
     only = random.random(batch) < 0.04
     level[only] *= np.eye(stems)[random.integers(stems, size=only.sum())]
     own = 10 ** (random.normal(0, 2, (batch, g)) / 20) * random.choice([-1.0, 1.0], (batch, g))
@@ -533,50 +534,74 @@ def simulate(
 ) -> Iterator[Mixtures]:
     """Endless batches of simulated mixtures: the model's own draws, sources independent of one another.
 
-    Every batch is `batch` mixtures of the same g = len(banks) + extra stretches of sound.
+    Every batch is `batch` mixtures of the same g = len(banks) + extra stretches of sound. With `augment` half of the
+    batches mix stretches anew that were heard before: other equalisation, levels, signs and places.
     """
     random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
     length = (frames + 3) * spectrum.hop
-    bins = spectrum.n_fft // 2 + 1
+    heard: list[tuple[np.ndarray, Tensor]] = []
     while True:
-        source = np.concatenate([np.arange(len(banks)), random.integers(len(banks), size=extra)])
-        signals = []
-        for k in source:
-            speed = 2 ** (random.uniform(-3.5, 3.5) / 12) if augment else 1.0
-            x = banks[k].draw(int(length * speed) + 64, random)
-            if augment:
-                x = audio.resample(x[None], round(spectrum.rate * speed), spectrum.rate)[0]
-                x = performed(x, spectrum.rate, random)
-            signals.append(x[:length] if len(x) >= length else np.pad(x, (0, length - len(x))))
-        spectra = spectrum.stft(torch.from_numpy(np.stack(signals)))
-        if augment:
-            position = np.linspace(0, 1, bins) ** 0.4
-            curve = sum(
-                random.normal(0, 4.0 / (i + 1), (len(source), 1))
-                * np.cos(np.pi * (i + 1) * position + random.uniform(0, 6.3))
-                for i in range(4)
-            )
-            spectra = spectra * torch.from_numpy(10 ** (curve / 20)).float()[..., None]
-        if augment:
-            spectra = spectra * cleared(spectra, random)[..., None]
-        gram = gram_sums(spectra, spectrum)
+        if len(heard) == REPLAYED and random.random() < 0.5:
+            source, gram = heard[random.integers(REPLAYED)]
+        else:
+            source = np.concatenate([np.arange(len(banks)), random.integers(len(banks), size=extra)])
+            signals = [stretch(banks[k], length, spectrum.rate, random, augment) for k in source]
+            gram = gram_sums(spectrum.stft(torch.from_numpy(np.stack(signals))), spectrum)
+            if augment and len(heard) < REPLAYED:
+                heard.append((source, gram))
+            elif augment:
+                heard[random.integers(REPLAYED)] = source, gram
+        mixed = gram
+        if augment and random.random() < 0.6:  # as from a studio; else as the instruments sounded
+            gain = equaliser(len(source), spectrum, random)
+            gain = gain * cleared(gram.diagonal().movedim(-1, 0) * gain[..., None] ** 2, spectrum, random)
+            mixed = gram * (gain[:, None] * gain)[..., None]
         gains = torch.from_numpy(random_gains(source, len(banks), batch, random))
-        batch_of = mixtures(gram, gains, torch.from_numpy(source), len(banks), spectrum.count_d)
+        batch_of = mixtures(mixed, gains, torch.from_numpy(source), len(banks), spectrum.count_d)
         yield levelled(batch_of, random, spectrum)
 
 
-def cleared(spectra_gfn: Tensor, random: np.random.Generator) -> Tensor:
-    """High-pass gains (g, f) for some of the signals, as a mixing engineer clears the low end: the cutoff is where
+def stretch(
+    bank: SampleBank, length: int, rate: int, random: np.random.Generator, augment: bool
+) -> np.ndarray:
+    """Some stretch of a bank's recordings, float32 (length,); with `augment` at another speed and `performed`."""
+    speed = 2 ** (random.uniform(-3.5, 3.5) / 12) if augment else 1.0
+    x = bank.draw(int(length * speed) + 64, random)
+    if augment:
+        x = performed(audio.resample(x[None], round(rate * speed), rate)[0], rate, random)
+    return x[:length] if len(x) >= length else np.pad(x, (0, length - len(x)))
+
+
+def centres(spectrum: Spectrum) -> np.ndarray:
+    """Each band's centre frequency over half the sample rate, (d,)."""
+    middle: np.ndarray = (spectrum.starts[:-1] + spectrum.starts[1:] - 1) / spectrum.n_fft
+    return middle
+
+
+def equaliser(signals: int, spectrum: Spectrum, random: np.random.Generator) -> Tensor:
+    """Smooth random gains (g, d), a few dB up and down."""
+    position = (2 * centres(spectrum)) ** 0.4
+    curve = sum(
+        random.normal(0, 4.0 / (i + 1), (signals, 1))
+        * np.cos(np.pi * (i + 1) * position + random.uniform(0, 6.3))
+        for i in range(4)
+    )
+    return torch.from_numpy(10 ** (curve / 20)).float()
+
+
+def cleared(energy_gdn: Tensor, spectrum: Spectrum, random: np.random.Generator) -> Tensor:
+    """High-pass gains (g, d) for some of the signals, as a mixing engineer clears the low end: the cutoff is where
     up to a quarter of a signal's energy lies below, so that a bass keeps its notes and a guitar loses its rumble.
     """
-    energy = spectra_gfn.abs().square().sum(-1).double().cumsum(1)
+    energy = energy_gdn.sum(-1).double().cumsum(1)
     share = energy / energy[:, -1:].clamp_min(1e-12)
-    bins = torch.arange(share.shape[1]).double()
+    centre = torch.from_numpy(centres(spectrum) * spectrum.n_fft)
     gains = torch.ones_like(share)
     for i in range(len(gains)):
         if random.random() < 0.6:
-            cutoff = max(1.0, float((share[i] < random.uniform(0, 0.25)).sum()))
-            gains[i] = 1 / torch.sqrt(1 + (cutoff / bins.clamp_min(0.3)) ** random.choice([4, 8]))
+            below = int((share[i] < random.uniform(0, 0.25)).sum())
+            cutoff = max(1.0, float(centre[min(below, len(centre) - 1)]))
+            gains[i] = 1 / torch.sqrt(1 + (cutoff / centre.clamp_min(0.3)) ** random.choice([4, 8]))
     return gains.float()
 
 

@@ -81,6 +81,15 @@ class Block(nn.Module):
         h: Tensor = self.dense(self.convolutions(h_bcdn))
         return h
 
+    @torch.no_grad()
+    def silenced(self) -> Block:
+        """Itself with nothing to say yet: the start of a residual block."""
+        last = self.convolutions[-2]
+        assert isinstance(last, nn.BatchNorm2d)
+        for parameter in (last.weight, *self.dense.up.parameters()):
+            parameter.zero_()
+        return self
+
 
 class Encoder(nn.Module):
     """U-Net (Jansson et al. 2017) with dense layers along the bands; no state beyond `context` frames."""
@@ -95,6 +104,10 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList(
             Block(widths[max(0, i - 1)], widths[i], bands[i], config.bottleneck, 2 if i == levels - 1 else 1)
             for i in range(levels)
+        )
+        self.deep = nn.ModuleList(
+            Block(widths[-1], widths[-1], bands[-1], config.bottleneck, 1 + i % 2).silenced()
+            for i in range(config.deep)
         )
         self.pool = nn.ModuleList(nn.Conv2d(w, w, 2, stride=2, groups=w) for w in widths[:-1])
         self.unpool = nn.ModuleList(
@@ -126,6 +139,8 @@ class Encoder(nn.Module):
             if i < len(self.pool):
                 skips.append(h)
                 h = self.pool[i](h)
+        for block in self.deep:
+            h = h + block(h)
         for i in reversed(range(len(self.up))):
             h = self.up[i](torch.cat([self.unpool[i](h), skips[i]], 1))
         out = self.last(h)[:, :, :d].to(features_bcdn.dtype)

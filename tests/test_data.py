@@ -1,6 +1,7 @@
 """What training hears: the files of the folders, each folder as often, nothing stale, nothing held out."""
 
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,19 @@ import soundfile as sf
 import torch
 
 from deepsep.config import SpectrumConfig
-from deepsep.data import SPEEDS, PowerBank, SampleBank, find_audio, mixtures, random_gains, recorded, simulate
+from deepsep.data import (
+    SPEEDS,
+    PowerBank,
+    SampleBank,
+    cleared,
+    equaliser,
+    find_audio,
+    mixtures,
+    random_gains,
+    recorded,
+    simulate,
+    stretch,
+)
 from deepsep.errors import DeepsepError
 from deepsep.loudness import Loudness, gated_rms
 from deepsep.spectrum import Spectrum
@@ -204,6 +217,40 @@ def test_simulated_mixtures_are_possible_and_repeat_with_their_seed(folders, tmp
     torch.testing.assert_close(left_right, m.total_bdn, rtol=1e-3, atol=1e-3)
     again = draw()
     assert all(torch.equal(getattr(m, f), getattr(again, f)) for f in m.__dataclass_fields__)
+
+
+def test_stretches_that_are_mixed_anew_are_other_mixtures(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepsep.data.REPLAYED", 1)
+    banks = [build(SampleBank, [folder], tmp_path / "cache") for folder in folders]
+    monkeypatch.setattr("deepsep.data.stretch", heard := Counting(stretch))
+    rng = torch.Generator().manual_seed(0)
+    batches = simulate(banks, SPECTRUM, frames=24, batch=2, rng=rng, extra=0)
+    drawn = [next(batches).total_bdn for _ in range(20)]
+    assert 2 * 5 <= heard.calls < 2 * 16, "about half of them are new"
+    assert all(not torch.allclose(a, b) for a, b in pairwise(drawn))
+
+
+class Counting:
+    """A function that counts its calls."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *args):
+        self.calls += 1
+        return self.function(*args)
+
+
+def test_an_equaliser_is_smooth_and_clearing_keeps_most_of_the_energy():
+    random = np.random.default_rng(0)
+    gain = equaliser(50, SPECTRUM, random)
+    assert gain.shape == (50, SPECTRUM.bands) and gain.std() > 0.2
+    assert gain.log().diff(dim=1).abs().mean() < 0.5 * gain.log().abs().mean()
+    energy = torch.rand(50, SPECTRUM.bands, 4) + 0.1
+    high_pass = cleared(energy, SPECTRUM, random)
+    kept = (energy.sum(-1) * high_pass**2).sum(1) / energy.sum((1, 2))
+    assert 0.5 < kept.min() < 0.95 and kept.max() == 1
+    assert (high_pass.diff(dim=1) > -1e-6).all()
 
 
 def test_mixtures_of_one_signal_are_that_signal():

@@ -55,7 +55,7 @@ def model() -> Model:
         priors[name].whitening.fit(spectrum.to_x(power).T)
         priors[name].requires_grad_(False)
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig(bands=spectrum.bands, widths=(4,), bottleneck=4, context=8), len(priors))
+    encoder = Encoder(EncoderConfig(bands=spectrum.bands, widths=(4,), bottleneck=4, context=10), len(priors))
     return Model(SPECTRUM, priors, encoder.eval().requires_grad_(False))
 
 

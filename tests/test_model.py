@@ -190,7 +190,7 @@ def test_files_that_are_missing_damaged_or_foreign_are_one_line(folder, tmp_path
 
 
 def test_an_encoder_of_other_sources_is_left_out(folder, model):
-    other = Encoder(EncoderConfig(bands=model.encoder.config.bands, widths=(4,), bottleneck=2, context=8), 2)
+    other = Encoder(EncoderConfig(bands=model.encoder.config.bands, widths=(4,), bottleneck=2, context=10), 2)
     save_encoder(folder, other, ["vocals", "bass"], {})
     assert load(folder).encoder is None
     assert load(folder, sources=["vocals", "bass"]).encoder is not None

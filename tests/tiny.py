@@ -30,7 +30,7 @@ def folder_of(folder: Path, *sources: str, licence="CC-BY-4.0", encoder=False, *
     for seed, source in enumerate(sources):
         model.save_prior(folder, source, tiny_prior(seed), SPECTRUM, info)
     if encoder:
-        shape = EncoderConfig(bands=BANDS, widths=(4,), bottleneck=2, context=8)
+        shape = EncoderConfig(bands=BANDS, widths=(4,), bottleneck=2, context=10)
         encoder = Encoder(shape, len(sources)).eval()
         rng = torch.Generator().manual_seed(0)
         with torch.no_grad():

@@ -121,6 +121,9 @@ def train_encoder(
     bottleneck: Annotated[
         int, typer.Option(min=1, help="Hidden units of the network's dense layers along the bands.")
     ] = NETWORK.bottleneck,
+    deep: Annotated[
+        int, typer.Option(min=0, help="Further residual blocks at its deepest level, for a longer view.")
+    ] = 3,
     workers: Annotated[int, typer.Option(min=0, help="Processes that simulate mixtures.")] = 1,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = TRAIN.seed,
     bf16: Annotated[bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.")] = False,
@@ -139,7 +142,7 @@ def train_encoder(
         raise usage(f"--objective {objective} is not one of {', '.join(OBJECTIVES)}")
     if mixtures is not None and objective == "simulated":
         raise usage("--mixtures is for the ELBO; --objective simulated has none")
-    network = network_of(widths, bottleneck)
+    network = network_of(widths, bottleneck, deep)
     if frames % 2 ** len(network.widths):
         raise usage(f"--frames must be a multiple of {2 ** len(network.widths)}")
     config = training_config(minutes, steps, batch, frames, lr, seed, bf16)
@@ -157,10 +160,15 @@ def train_encoder(
     finish(status, finished, f"{priors}/encoder.safetensors", quiet)
 
 
-def network_of(widths: str, bottleneck: int) -> EncoderConfig:
-    """The encoder's shape as typed; usage if that is none."""
+def network_of(widths: str, bottleneck: int, deep: int) -> EncoderConfig:
+    """The encoder's shape as typed, with as much context as it can use; usage if that is none."""
     try:
-        return EncoderConfig(widths=tuple(map(int, listed(widths) or ())), bottleneck=bottleneck)
+        sizes = tuple(map(int, listed(widths) or ()))
+        needed = EncoderConfig(widths=sizes, deep=deep, context=2**20).reach
+        unit = 2 ** len(sizes)
+        return EncoderConfig(
+            widths=sizes, bottleneck=bottleneck, deep=deep, context=-(-needed // unit) * unit
+        )
     except ValueError:
         raise usage(f"--widths {widths} is not a list of numbers such as 8,16") from None
     except DeepsepError as error:
