@@ -4,7 +4,7 @@ Usage: python docs/synthesise.py OUT [--minutes 60] [--seed 0] [--samples SAMPLE
 
 OUT/bass and OUT/other get FLAC files of 30 s: random lines, chords and arpeggios played by random voices. A voice is
 additive: plucked strings with their modes' own decays, filtered saws, squares and triangles, detuned stacks, FM, booms
-that glide; then drive, chorus, tremolo, a side-chain's pumping. General MIDI alone teaches too narrow an idea of a bass.
+that glide; then drive, chorus, tremolo, a side-chain's pumping. General MIDI alone teaches too narrow a bass.
 
 With --samples the voices are recorded instruments instead: SAMPLES/bass/INSTRUMENT/, SAMPLES/other/INSTRUMENT/ hold
 single notes named by their pitch (A2.mp3, Cs3.mp3, Ds3.wav). Guitars also play muted power chords through an amplifier.
