@@ -107,13 +107,13 @@ def resolve(
         folder = Path(spec).expanduser()
         if spec and folder.is_dir():
             if not (folder / "config.json").is_file():
-                raise DeepsepError(f"{folder} is not a priors folder: it holds no config.json.")
+                raise DeepsepError(f"{folder} is not a priors folder: it holds no config.json")
             return Resolved(name=str(folder), folder=folder, commit=None, kind="folder")
         if spec and folder.exists():
-            raise DeepsepError(f"{folder} is a file, not a priors folder; {FORMS}.")
+            raise DeepsepError(f"{folder} is a file, not a priors folder; {FORMS}")
     match = REPO.fullmatch(spec)
     if match is None or ".." in spec:
-        raise DeepsepError(f"no priors at {_quote(spec)}; {FORMS}.")
+        raise DeepsepError(f"no priors at {_quote(spec)}; {FORMS}")
     repo, revision = match["repo"], match["revision"]
     if revision is not None and COMMIT.fullmatch(revision.lower()):
         revision = revision.lower()
@@ -128,7 +128,7 @@ def verify(folder: Path, config: Mapping[str, Any], *, only: list[str] | None = 
     for name, entry in _listed(config, only, str(folder)).items():
         path = folder / name
         if not path.is_file():
-            raise DeepsepError(f"{folder} lacks {name}, which its config.json lists.")
+            raise DeepsepError(f"{folder} lacks {name}, which its config.json lists")
         _check_file(path, entry)
 
 
@@ -137,16 +137,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         if path.stat().st_size > MAX_TEXT_BYTES:
-            raise DeepsepError(f"{path} is too large for a priors config ({path.stat().st_size} bytes).")
+            raise DeepsepError(f"{path} is too large for a priors config ({path.stat().st_size} bytes)")
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DeepsepError(f"{folder} is not a priors folder: it holds no config.json.") from None
+        raise DeepsepError(f"{folder} is not a priors folder: it holds no config.json") from None
     except OSError as error:
         raise DeepsepError(f"cannot read {path}: {_line(error)}") from error
     except (ValueError, RecursionError) as error:
         raise DeepsepError(f"{path} is not valid JSON: {_line(error)}") from error
     if not isinstance(config, dict):
-        raise DeepsepError(f"{path} must hold a JSON object.")
+        raise DeepsepError(f"{path} must hold a JSON object")
     return config
 
 
@@ -162,7 +162,7 @@ def remove(repo: str) -> int:
     name, _, commit = repo.strip().partition("@")
     commits = [found.commit for found in cached() if found.repo == name and found.commit.startswith(commit)]
     if not commits:
-        raise DeepsepError(f"no priors {_quote(repo.strip())} in the local cache.")
+        raise DeepsepError(f"no priors {_quote(repo.strip())} in the local cache")
     strategy = scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(*commits)
     strategy.execute()
     return strategy.expected_freed_size
@@ -184,7 +184,7 @@ def push(
     config = read_config(folder)
     verify(folder, config)
     if _is_offline(False):
-        raise DeepsepError("cannot push while HF_HUB_OFFLINE is set.")
+        raise DeepsepError("cannot push while HF_HUB_OFFLINE is set")
     from huggingface_hub import HfApi
 
     names = ["config.json", "README.md", *_listed(config, None, str(folder))]
@@ -212,18 +212,18 @@ def _listed(config: Mapping[str, Any], only: list[str] | None, where: str) -> di
     """The "files" table, every name and size judged before a byte is fetched, narrowed to `only`."""
     files = config.get("files")
     if not isinstance(files, dict) or not files:
-        raise DeepsepError(f'{where}: config.json has no "files" table, so this is not a priors folder.')
+        raise DeepsepError(f'{where}: config.json has no "files" table, so this is not a priors folder')
     entries = {}
     for name, raw in files.items():
         _check_name(name, where)
         sha256, size = (raw.get("sha256"), raw.get("size")) if isinstance(raw, dict) else (None, None)
         if not isinstance(sha256, str) or not SHA256.fullmatch(sha256.lower()):
-            raise DeepsepError(f"{where}: config.json gives no valid sha256 for {name}.")
+            raise DeepsepError(f"{where}: config.json gives no valid sha256 for {name}")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise DeepsepError(f"{where}: config.json gives no valid size for {name}.")
+            raise DeepsepError(f"{where}: config.json gives no valid size for {name}")
         if size > MAX_FILE_BYTES:
             raise DeepsepError(
-                f"{where}: {name} is declared as {size} bytes, above {MAX_FILE_BYTES}; refused."
+                f"{where}: {name} is declared as {size} bytes, above {MAX_FILE_BYTES}; refused"
             )
         entries[name] = _Entry(sha256.lower(), size)
     if only is None:
@@ -232,19 +232,19 @@ def _listed(config: Mapping[str, Any], only: list[str] | None, where: str) -> di
     for source in only:
         if f"{source}.safetensors" not in entries:
             known = ", ".join(str(known) for known in config.get("sources") or ())
-            raise DeepsepError(f"{where} has no prior for {_quote(source)}; it has {_line(known) or 'none'}.")
+            raise DeepsepError(f"{where} has no prior for {_quote(source)}; it has {_line(known) or 'none'}")
         wanted[f"{source}.safetensors"] = entries[f"{source}.safetensors"]
     return wanted
 
 
 def _check_name(name: str, where: str) -> None:
     if name.lower().endswith(PICKLES):
-        raise DeepsepError(f"{where} lists {_quote(name)}: pickles can run code; only safetensors are read.")
+        raise DeepsepError(f"{where} lists {_quote(name)}: pickles can run code; only safetensors are read")
     parts = set(name.split("/"))
     unsafe = "\\" in name or ":" in name or not name.isprintable() or parts & {"", ".", "..", "~"}
     if unsafe or name.lower() == "config.json" or not name.endswith(SUFFIXES):
         raise DeepsepError(
-            f"{where} lists {_quote(name)}: only relative .safetensors, .json and .md files are accepted."
+            f"{where} lists {_quote(name)}: only relative .safetensors, .json and .md files are accepted"
         )
 
 
@@ -267,7 +267,7 @@ def _check_file(path: Path, entry: _Entry) -> None:
 
 def _damaged(path: Path, found: str) -> DeepsepError:
     # in the Hub cache a file is a link: without its target gone, the client links the same bytes again
-    return DeepsepError(f"{path.name} is damaged: {found}; delete {path.resolve()} and fetch it again.")
+    return DeepsepError(f"{path.name} is damaged: {found}; delete {path.resolve()} and fetch it again")
 
 
 # --- the three kinds ----------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def _bundled() -> Path:
     folder = Path(str(importlib.resources.files(__package__).joinpath("bundled")))
     if not (folder / "config.json").is_file():
         raise DeepsepError(
-            "this installation carries no bundled priors; give a folder, or org/name from the Hub."
+            "this installation carries no bundled priors; give a folder, or org/name from the Hub"
         )
     return folder
 
@@ -296,7 +296,7 @@ def _resolve_hub(
         path = download("config.json", revision, MAX_TEXT_BYTES, fallback=path)
     folder, commit = path.parent, path.parent.name
     if not COMMIT.fullmatch(commit) or (pinned and commit != revision):
-        raise DeepsepError(f"{where}: the server answered with another commit, {_quote(commit)}.")
+        raise DeepsepError(f"{where}: the server answered with another commit, {_quote(commit)}")
 
     for name, entry in _listed(read_config(folder), only, where).items():
         path = _in_cache(repo, commit, name)
@@ -307,7 +307,7 @@ def _resolve_hub(
         else:
             path = download(name, commit, entry.size)
             if path != folder / name:
-                raise DeepsepError(f"{where}: the server answered for {name} with another commit.")
+                raise DeepsepError(f"{where}: the server answered for {name} with another commit")
             _check_file(path, entry)
 
     # the model card is for people: it rides along with a download, and its absence stops nothing
@@ -450,29 +450,29 @@ def _explain(error: BaseException, repo: str, revision: str, name: str | None) -
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
     if isinstance(error, errors.GatedRepoError):
-        return DeepsepError(f"{repo} is gated: ask for access on its page, then {login}.")
+        return DeepsepError(f"{repo} is gated: ask for access on its page, then {login}")
     if isinstance(error, errors.RepositoryNotFoundError):
         return DeepsepError(
-            f"no repository {repo} at {constants.ENDPOINT}: gone, private or mistyped; if private, {login}."
+            f"no repository {repo} at {constants.ENDPOINT}: gone, private or mistyped; if private, {login}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return DeepsepError(f"{repo} has no revision {_quote(revision)}; try {repo} or another revision.")
+        return DeepsepError(f"{repo} has no revision {_quote(revision)}; try {repo} or another revision")
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         if name == "config.json":
-            return DeepsepError(f"{where} is not a priors repository: it holds no config.json.")
-        return DeepsepError(f"{where} lacks {name}, which its config.json lists; it is incomplete.")
+            return DeepsepError(f"{where} is not a priors repository: it holds no config.json")
+        return DeepsepError(f"{where} lacks {name}, which its config.json lists; it is incomplete")
     if isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
-        return DeepsepError(f"no permission for {repo} at {constants.ENDPOINT}; {login}.")
+        return DeepsepError(f"no permission for {repo} at {constants.ENDPOINT}; {login}")
     if status is not None:
-        return DeepsepError(f"{constants.ENDPOINT} answered {status} for {where}; try again later.")
+        return DeepsepError(f"{constants.ENDPOINT} answered {status} for {where}; try again later")
     if name is None:
         return DeepsepError(f"could not push to {where}: {_line(error)}")
     if isinstance(error, (errors.LocalEntryNotFoundError, *_network_failures())):
         return DeepsepError(
             f"cannot download {name} of {where} from {constants.ENDPOINT}, and it is not in the local cache "
-            f"({_line(error.__cause__ or error)}); check the network and try again."
+            f"({_line(error.__cause__ or error)}); check the network and try again"
         )
-    return DeepsepError(f"could not download {name} of {where}: {_line(error)}; try again.")
+    return DeepsepError(f"could not download {name} of {where}: {_line(error)}; try again")
 
 
 def _not_cached(where: str, name: str) -> DeepsepError:
@@ -483,7 +483,7 @@ def _not_cached(where: str, name: str) -> DeepsepError:
 
 
 def _too_large(repo: str, name: str, size: int, limit: int) -> DeepsepError:
-    return DeepsepError(f"{repo}: {name} has {size} bytes where at most {limit} are allowed; not downloaded.")
+    return DeepsepError(f"{repo}: {name} has {size} bytes where at most {limit} are allowed; not downloaded")
 
 
 def _is_offline(asked: bool) -> bool:
@@ -497,7 +497,7 @@ def _check_repo(repo: str) -> None:
     match = REPO.fullmatch(repo)
     slip = len(repo) > 96 or repo.endswith(".git") or "--" in repo or ".." in repo
     if match is None or match["revision"] or slip:
-        raise DeepsepError(f"{_quote(repo)} is not the name of a repository; give org/name.")
+        raise DeepsepError(f"{_quote(repo)} is not the name of a repository; give org/name")
 
 
 def _quote(text: str) -> str:

@@ -14,17 +14,18 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from deepsep.audio import Tags, probe, read_blocks, resample_blocks, write_tags
-from deepsep.errors import DeepsepError, MissingExtra
-from deepsep.stems import StagedFiles, StemSpool, shared_gain
+from .audio import probe, read_blocks, resample_blocks
+from .errors import DeepsepError, MissingExtra
+from .stems import StagedFiles, StagedWriter, StemSpool, shared_gain
+from .tags import Tags, write_tags
 
 __all__ = ["CODECS", "COLORS", "ORDER", "NiStemWriter", "add_manifest", "check", "read_manifest", "write"]
 
@@ -61,11 +62,11 @@ _MASTERING_DSP: dict[str, dict[str, bool | int | float]] = {
 def check(stems: Sequence[str], channels: int, *, codec: str = "aac") -> None:
     """Raises DeepsepError unless a stem file can hold these, MissingExtra when nothing can encode it."""
     if len(stems) != 4:
-        raise DeepsepError(f"a stem.mp4 holds exactly 4 stems, not {len(stems)}. Use --format wav or flac.")
+        raise DeepsepError(f"a stem.mp4 holds exactly 4 stems, not {len(stems)}; use --format wav or flac")
     if channels not in (1, 2):
-        raise DeepsepError(f"a stem.mp4 is stereo, {channels} channels do not fit. Use --format wav or flac.")
+        raise DeepsepError(f"a stem.mp4 is stereo, {channels} channels do not fit; use --format wav or flac")
     if codec not in CODECS:
-        raise DeepsepError(f"codec {codec} is not one of {', '.join(CODECS)}. Choose one of these.")
+        raise DeepsepError(f"codec {codec} is not one of {', '.join(CODECS)}; choose one of these")
     _encoder()
 
 
@@ -80,6 +81,7 @@ def write(
     colors: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
     tags: Tags | None = None,
+    comment: str = "",
 ) -> float:
     """Writes a stem file from a mix and four sound files; returns the gain that was needed, in dB.
 
@@ -93,6 +95,7 @@ def write(
         colors: stem -> "#RRGGBB", `COLORS` by default.
         names: stem -> the name that players show; by default the stem's own, capitalised.
         tags: text fields and cover; the cover needs mutagen.
+        comment: a line that the file carries as its comment.
 
     Mono becomes stereo by doubling. When a peak exceeds full scale (alac) or 0.95 of it (aac, whose encoder
     would turn loud moments down by itself), the mix and the stems are turned down by one common gain.
@@ -112,7 +115,7 @@ def write(
         if info.rate != rate or info.channels != infos[0].channels:
             raise DeepsepError(
                 f"{info.path}: has {info.channels} channels at {info.rate} Hz, the other parts have "
-                f"{infos[0].channels} at {rate} Hz. Make them alike."
+                f"{infos[0].channels} at {rate} Hz; make them alike"
             )
     to_rate = rate if rate in _RATES else 44100
     # The peak that counts is the one that will be encoded: resampling may raise it.
@@ -124,8 +127,10 @@ def write(
     staged = StagedFiles({"file": path})
     temporary = staged.temporary["file"]
     try:
-        encode = _encoder()
-        encode(temporary, parts, [_MIX_TITLE, *shown], to_rate, codec, bitrate, tags or Tags(), staged)
+        metadata = {**_muxer_tags(tags or Tags()), **({"comment": comment} if comment else {})}
+        _encoder()(
+            Encoding(temporary, parts, [_MIX_TITLE, *shown], to_rate, codec, bitrate, metadata, staged)
+        )
         if tags is not None:
             # Before the stem box: mutagen rewrites udta and is not known to keep boxes it does not read.
             write_tags(temporary, tags)
@@ -137,7 +142,7 @@ def write(
     return 20 * math.log10(gain)
 
 
-class NiStemWriter:
+class NiStemWriter(StagedWriter):
     """Streams the stems of one track into a stem file; used like `stems.StemWriter`.
 
     The mix is the sum of the stems. The stems wait as float files beside `path` (five times the track,
@@ -158,9 +163,9 @@ class NiStemWriter:
         colors: Mapping[str, str] | None = None,
         names: Mapping[str, str] | None = None,
         tags: Tags | None = None,
+        comment: str = "",
     ) -> None:
         check(stem_names, channels, codec=codec)
-        self.gain_db = 0.0
         self._path, self._stem_names, self._rate = path, list(stem_names), rate
         self._settings: dict[str, Any] = {
             "codec": codec,
@@ -168,11 +173,11 @@ class NiStemWriter:
             "colors": colors,
             "names": names,
             "tags": tags,
+            "comment": comment,
         }
         self._staged = StagedFiles({"file": path})
         folder = self._staged.temporary["file"].parent
         self._files = [self._staged.scratch(folder) for _ in range(5)]
-        self._open = True
         # The mix comes last, so that a broken sample is blamed on its stem.
         waiting = dict(zip([*self._stem_names, "their sum"], self._files, strict=True))
         try:
@@ -187,40 +192,10 @@ class NiStemWriter:
         mix = stems.sum(axis=0, dtype=np.float64).astype(np.float32)
         self._spool.write(np.concatenate([stems, mix[None]]))
 
-    def close(self) -> None:
-        """Encodes the file and renames it into place; a second call does nothing."""
-        if not self._open:
-            return
-        try:
-            self._spool.close()
-            stems = dict(zip(self._stem_names, self._files[:4], strict=True))
-            self.gain_db = write(self._path, self._files[4], stems, self._rate, **self._settings)
-            self._staged.forget()
-            self._open = False
-        finally:
-            self.abort()
-
-    def abort(self) -> None:
-        """Drops everything written so far; does nothing after `close`."""
-        if not self._open:
-            return
-        self._open = False
-        self._spool.close()
-        self._staged.abort()
-
-    def __enter__(self) -> NiStemWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+    def _finish(self) -> None:
+        stems = dict(zip(self._stem_names, self._files[:4], strict=True))
+        self.gain_db = write(self._path, self._files[4], stems, self._rate, **self._settings)
+        self._staged.forget()
 
 
 # --- what is encoded -----------------------------------------------------------------------------------
@@ -240,7 +215,7 @@ def _prepared(source: MixReader, rate: int, to_rate: int, gain: float) -> MixRea
     def blocks() -> Iterator[Samples]:
         for block in resample_blocks(source(), rate, to_rate):
             if block.shape[0] not in (1, 2):
-                raise DeepsepError(f"a stem.mp4 is stereo, {block.shape[0]} channels do not fit.")
+                raise DeepsepError(f"a stem.mp4 is stereo, {block.shape[0]} channels do not fit")
             stereo = np.broadcast_to(block, (2, block.shape[1])) * np.float32(gain)
             for start in range(0, stereo.shape[1], _BLOCK_FRAMES):
                 yield stereo[:, start : start + _BLOCK_FRAMES]
@@ -259,8 +234,8 @@ def _measure(parts: Sequence[MixReader]) -> float:
         lengths.add(length)
     if len(lengths) != 1:
         raise DeepsepError(
-            f"the mix and the stems have different lengths ({', '.join(map(str, sorted(lengths)))} samples). "
-            "Cut them alike."
+            f"the mix and the stems have different lengths ({', '.join(map(str, sorted(lengths)))} samples); "
+            "cut them alike"
         )
     return peak
 
@@ -280,7 +255,22 @@ def _to_24_bit(block: Samples) -> NDArray[np.int32]:
 
 # --- encoders ------------------------------------------------------------------------------------------
 
-Encode = Callable[[Path, Sequence[MixReader], Sequence[str], int, str, int, Tags, StagedFiles], None]
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What either encoder makes a file of: readers of prepared blocks with their titles; `rate` in Hz."""
+
+    path: Path
+    parts: Sequence[MixReader]
+    titles: Sequence[str]
+    rate: int
+    codec: str
+    bitrate: int
+    metadata: Mapping[str, str]  # by ffmpeg's names
+    staged: StagedFiles
+
+
+Encode = Callable[[Encoding], None]
 
 
 def _encoder() -> Encode:
@@ -289,8 +279,8 @@ def _encoder() -> Encode:
     except ImportError:
         if shutil.which("ffmpeg") is None:
             raise MissingExtra(
-                "writing stem.mp4 needs PyAV or ffmpeg. Run `pipx inject deepsep av` or "
-                '`pip install "deepsep[av]"`, or install ffmpeg.'
+                "writing stem.mp4 needs PyAV or ffmpeg; run `pipx inject deepsep av` or "
+                '`pip install "deepsep[av]"`, or install ffmpeg'
             ) from None
         return _encode_ffmpeg
     return _encode_pyav
@@ -314,86 +304,72 @@ def _muxer_tags(tags: Tags) -> dict[str, str]:
     return {_MUXER_TAGS[name]: text for name, text in tags.fields.items() if name in _MUXER_TAGS}
 
 
-def _encode_pyav(
-    path: Path,
-    parts: Sequence[MixReader],
-    titles: Sequence[str],
-    rate: int,
-    codec: str,
-    bitrate: int,
-    tags: Tags,
-    staged: StagedFiles,
-) -> None:
+def _encode_pyav(to: Encoding) -> None:
     import av
 
-    lossless = codec == "alac"
+    lossless = to.codec == "alac"
     try:
         # The mp4 writer puts moov last unless it is asked otherwise; add_manifest then moves no sample.
         # In its usual milliseconds the movie could not state the length to the sample.
-        options = {"brand": "M4A ", "movie_timescale": str(rate)}
-        with av.open(f"file:{path}", "w", format="mp4", options=options) as container:
-            container.metadata.update(_muxer_tags(tags))
+        options = {"brand": "M4A ", "movie_timescale": str(to.rate)}
+        with av.open(f"file:{to.path}", "w", format="mp4", options=options) as container:
+            container.metadata.update(to.metadata)
             streams: list[Any] = []
-            for index, title in enumerate(titles):
-                stream: Any = container.add_stream(codec, rate=rate)
+            for index, title in enumerate(to.titles):
+                stream: Any = container.add_stream(to.codec, rate=to.rate)
                 stream.layout, stream.format = "stereo", "s32p" if lossless else "fltp"
                 if not lossless:
-                    stream.bit_rate = bitrate
+                    stream.bit_rate = to.bitrate
                 stream.disposition = type(stream.disposition)(1 if index == 0 else 0)
                 stream.metadata["handler_name"] = title
                 streams.append(stream)
             done = 0
             # Block by block over all streams: they stay interleaved and memory stays small.
-            for blocks in zip(*(part() for part in parts), strict=True):
+            for blocks in zip(*(part() for part in to.parts), strict=True):
                 for stream, block in zip(streams, blocks, strict=True):
                     samples = _to_24_bit(block) if lossless else block
                     frame = av.AudioFrame.from_ndarray(
                         np.ascontiguousarray(samples), format="s32p" if lossless else "fltp", layout="stereo"
                     )
-                    frame.sample_rate, frame.pts = rate, done
+                    frame.sample_rate, frame.pts = to.rate, done
                     container.mux(stream.encode(frame))
                 done += blocks[0].shape[1]
             for stream in streams:
                 container.mux(stream.encode(None))
     except (av.error.FFmpegError, OSError) as error:
-        raise DeepsepError(f"encoding the stem file failed ({error}). Is the disk full?") from None
+        raise DeepsepError(f"encoding the stem file failed ({error}); is the disk full?") from None
 
 
-def _encode_ffmpeg(
-    path: Path,
-    parts: Sequence[MixReader],
-    titles: Sequence[str],
-    rate: int,
-    codec: str,
-    bitrate: int,
-    tags: Tags,
-    staged: StagedFiles,
-) -> None:
+def _encode_ffmpeg(to: Encoding) -> None:
     # Five inputs at once need five files: a process has one standard input.
-    waiting = {str(index): staged.scratch(path.parent) for index in range(len(parts))}
+    waiting = {str(index): to.staged.scratch(to.path.parent) for index in range(len(to.parts))}
     command = ["ffmpeg", "-v", "error", "-nostdin", "-y"]
-    for source, part in zip(waiting.values(), parts, strict=True):
-        subtype = "PCM_32" if codec == "alac" else "FLOAT"
+    for source, part in zip(waiting.values(), to.parts, strict=True):
+        subtype = "PCM_32" if to.codec == "alac" else "FLOAT"
         try:
-            with sf.SoundFile(source, "w", rate, 2, format="W64", subtype=subtype) as file:
+            with sf.SoundFile(source, "w", to.rate, 2, format="W64", subtype=subtype) as file:
                 for block in part():
-                    file.write((_to_24_bit(block) if codec == "alac" else block).T)
+                    file.write((_to_24_bit(block) if to.codec == "alac" else block).T)
         except sf.LibsndfileError as error:
-            raise DeepsepError(f"{path.parent}: cannot be written ({error.error_string})") from None
+            raise DeepsepError(f"{to.path.parent}: cannot be written ({error.error_string})") from None
         command += ["-i", f"file:{source}"]
-    for index, title in enumerate(titles):
+    for index, title in enumerate(to.titles):
         command += ["-map", f"{index}:a:0", f"-metadata:s:a:{index}", f"handler_name={title}"]
-    command += ["-c:a", codec, *(["-sample_fmt", "s32p"] if codec == "alac" else ["-b:a", str(bitrate)])]
+    command += [
+        "-c:a",
+        to.codec,
+        *(["-sample_fmt", "s32p"] if to.codec == "alac" else ["-b:a", str(to.bitrate)]),
+    ]
     command += ["-disposition:a", "0", "-disposition:a:0", "default"]
-    for name, text in _muxer_tags(tags).items():
+    for name, text in to.metadata.items():
         command += ["-metadata", f"{name}={text}"]
-    command += ["-brand", "M4A ", "-movie_timescale", str(rate), "-f", "mp4", f"file:{path}"]
+    command += ["-brand", "M4A ", "-movie_timescale", str(to.rate), "-f", "mp4", f"file:{to.path}"]
     done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     for source in waiting.values():
         source.unlink()
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise DeepsepError(f"ffmpeg could not encode the stem file ({lines[-1] if lines else 'no reason'}).")
+        raise DeepsepError(f"ffmpeg could not encode the stem file ({lines[-1] if lines else 'no reason'})")
 
 
 # --- the stem box --------------------------------------------------------------------------------------
@@ -409,12 +385,12 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
     try:
         moov = _read_moov(path)[2]
     except OSError as error:
-        raise DeepsepError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
+        raise DeepsepError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     # Players look into the first udta only, and take its first stem box.
     user = next((content for kind, content, _ in _children(moov, path) if kind == b"udta"), b"")
     payload = next((content for kind, content, _ in _children(user, path) if kind == b"stem"), None)
     if payload is None:
-        raise DeepsepError(f"{path}: has no stem box; it is not a stem file.")
+        raise DeepsepError(f"{path}: has no stem box; it is not a stem file")
     return _checked_manifest(payload, path)
 
 
@@ -436,7 +412,7 @@ def add_manifest(path: Path | str, manifest: Mapping[str, Any]) -> None:
     body += _box(b"udta", user + _box(b"stem", payload))
     with path.open("r+b") as file:
         if file.seek(0, os.SEEK_END) != end:
-            raise DeepsepError(f"{path}: its moov box is not the last. Write it again without faststart.")
+            raise DeepsepError(f"{path}: its moov box is not the last; write it again without faststart")
         file.seek(start)
         file.write(_box(b"moov", body))
         file.truncate()
@@ -446,16 +422,16 @@ def _checked_manifest(payload: bytes, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(payload.rstrip(b"\0").decode(), parse_constant=_no_constant)
     except ValueError:
-        raise DeepsepError(f"{path}: its stem box does not hold JSON. Write the file again.") from None
+        raise DeepsepError(f"{path}: its stem box does not hold JSON; write the file again") from None
     if not isinstance(found, dict):
-        raise DeepsepError(f"{path}: its stem box is not a JSON object. Write the file again.")
+        raise DeepsepError(f"{path}: its stem box is not a JSON object; write the file again")
     version: Any = found.get("version")
     stems = found.get("stems")
     number = isinstance(version, int | float) and not isinstance(version, bool)
     if not number or version < 1 or version % 1:
-        raise DeepsepError(f"{path}: its stem box has version {version!r}, a whole number from 1 is needed.")
+        raise DeepsepError(f"{path}: its stem box has version {version!r}, a whole number from 1 is needed")
     if not isinstance(stems, list) or not all(isinstance(stem, dict) for stem in stems):
-        raise DeepsepError(f"{path}: its stem box has no list of stems. Write the file again.")
+        raise DeepsepError(f"{path}: its stem box has no list of stems; write the file again")
     return found
 
 
@@ -489,7 +465,7 @@ def _box_extent(head: bytes, space: int, path: Path) -> tuple[bytes, int, int]:
 
 
 def _broken(path: Path) -> DeepsepError:
-    return DeepsepError(f"{path}: is not a whole mp4 file; its boxes are cut short. Get the file again.")
+    return DeepsepError(f"{path}: is not a whole mp4 file; its boxes are cut short; get the file again")
 
 
 def _children(content: bytes, path: Path) -> list[tuple[bytes, bytes, bytes]]:
@@ -517,4 +493,4 @@ def _read_moov(path: Path) -> tuple[int, int, bytes]:
                 file.seek(at + header)
                 return at, at + size, file.read(size - header)
             at += size
-    raise DeepsepError(f"{path}: has no moov box; it is not an mp4 file.")
+    raise DeepsepError(f"{path}: has no moov box; it is not an mp4 file")

@@ -32,9 +32,9 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from deepsep import audio
-from deepsep.errors import DeepsepError
-from deepsep.stems import StagedFiles
+from . import audio
+from .errors import DeepsepError
+from .stems import StagedFiles
 
 __all__ = ["write_report"]
 
@@ -95,9 +95,7 @@ def write_report(
     if unknown:
         raise ValueError(f"uncertainty is given for {', '.join(sorted(unknown))}, which is no stem")
     if "MP3" not in sf.available_formats():
-        raise DeepsepError(
-            "the report needs mp3, which this libsndfile cannot write. Install libsndfile 1.1."
-        )
+        raise DeepsepError("the report needs mp3, which this libsndfile cannot write; install libsndfile 1.1")
     tracks = [_Track("Original", mix, hue=0, chroma=0.0)]
     tracks += [_Track(name, stems[name], hue, _CHROMA) for name, hue in _hues(stems).items()]
     infos = [audio.probe(track.path) for track in tracks]
@@ -119,7 +117,7 @@ def write_report(
             page.write(tail)
         staged.commit()
     except OSError as error:
-        raise DeepsepError(f"{path}: cannot be written ({error.strerror}).") from None
+        raise DeepsepError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         staged.abort()
 

@@ -14,14 +14,18 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from deepsep.audio import MAX_CHANNELS, Tags, track_name, write_tags
-from deepsep.errors import DeepsepError
+from .audio import MAX_CHANNELS, track_name
+from .errors import DeepsepError
+from .tags import Tags, write_tags
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "BIT_DEPTHS",
@@ -29,6 +33,7 @@ __all__ = [
     "LOSSY_PEAK",
     "PATTERN_KEYS",
     "StagedFiles",
+    "StagedWriter",
     "StemSpool",
     "StemWriter",
     "check_format",
@@ -40,7 +45,7 @@ Samples = NDArray[np.float32]
 
 FORMATS = ("wav", "flac", "mp3", "ogg")
 BIT_DEPTHS = ("float", "24", "16")
-PATTERN_KEYS = ("track", "stem", "ext", "parent", "priors")
+PATTERN_KEYS = ("track", "stem", "ext", "parent", "priors", "sample")
 
 # A lossy decoder overshoots the peak that was encoded, by little.
 LOSSY_PEAK = 0.98
@@ -56,16 +61,16 @@ _WRITE_FRAMES = 4096
 def check_format(format: str, rate: int, channels: int) -> None:
     """Raises DeepsepError unless `format` can hold `channels` channels at `rate` Hz."""
     if format not in FORMATS:
-        raise DeepsepError(f"format {format} is not one of {', '.join(FORMATS)}. Choose one of these.")
+        raise DeepsepError(f"format {format} is not one of {', '.join(FORMATS)}; choose one of these")
     most = 2 if format == "mp3" else MAX_CHANNELS
     if not 1 <= channels <= most:
-        raise DeepsepError(f"{format} holds 1 to {most} channels, not {channels}. Use --format wav or flac.")
+        raise DeepsepError(f"{format} holds 1 to {most} channels, not {channels}; use --format wav or flac")
     if format == "mp3" and rate not in _MP3_RATES:
         known = ", ".join(str(known) for known in _MP3_RATES)
-        raise DeepsepError(f"mp3 has no sample rate {rate} Hz, only {known}. Use --format wav or flac.")
+        raise DeepsepError(f"mp3 has no sample rate {rate} Hz, only {known}; use --format wav or flac")
     if format != "mp3" and not 1 <= rate <= _MAX_RATE[format]:
         raise DeepsepError(
-            f"{format} holds sample rates up to {_MAX_RATE[format]} Hz, not {rate}. Use --format wav."
+            f"{format} holds sample rates up to {_MAX_RATE[format]} Hz, not {rate}; use --format wav"
         )
 
 
@@ -78,32 +83,34 @@ def plan_paths(
     *,
     overwrite: bool,
     priors: str = "",
+    sample: int = 1,
 ) -> dict[str, Path]:
     """Where each stem of `track` goes: `out` / `pattern`, in the order of `stems`. Creates nothing.
 
     `pattern` may use {track} (file name without its audio suffix), {stem}, {ext}, {parent} (name of the
-    folder that holds the track) and {priors}.
+    folder that holds the track), {priors} and {sample}.
     Raises DeepsepError for an unknown key, for two stems in one place, for a path that is the input
     itself or that exists (unless `overwrite`), and for a folder that cannot be written.
     """
     _check_pattern(pattern)
-    known = {"track": track_name(track), "ext": ext, "parent": track.absolute().parent.name, "priors": priors}
+    known = {"track": track_name(track), "ext": ext, "parent": track.absolute().parent.name}
+    known |= {"priors": priors, "sample": str(sample)}
     paths = {stem: out / pattern.format(stem=stem, **known) for stem in stems}
     taken: dict[str, str] = {}
     for stem, path in paths.items():
         place = os.path.normcase(os.path.abspath(path))
         if place in taken:
             raise DeepsepError(
-                f"stems {taken[place]} and {stem} would both be written to {path}. "
-                "Put {stem} in the pattern."
+                f"stems {taken[place]} and {stem} would both be written to {path}; "
+                "put {stem} in the pattern"
             )
         taken[place] = stem
         if path.exists() and track.exists() and path.samefile(track):
-            raise DeepsepError(f"{path}: is the input itself. Choose another --out or pattern.")
+            raise DeepsepError(f"{path}: is the input itself; choose another --out or pattern")
         if path.is_dir():
-            raise DeepsepError(f"{path}: is a folder, stem {stem} needs this name. Choose another --out.")
+            raise DeepsepError(f"{path}: is a folder, stem {stem} needs this name; choose another --out")
         if path.exists() and not overwrite:
-            raise DeepsepError(f"{path}: exists; use --overwrite to replace it.")
+            raise DeepsepError(f"{path}: exists; use --overwrite to replace it")
         _check_folder(path.parent)
     return paths
 
@@ -113,12 +120,12 @@ def _check_pattern(pattern: str) -> None:
     try:
         fields = [(key, spec, conv) for _, key, spec, conv in string.Formatter().parse(pattern)]
     except ValueError as error:
-        raise DeepsepError(f"pattern {pattern!r} cannot be read ({error}). It may use {allowed}.") from None
+        raise DeepsepError(f"pattern {pattern!r} cannot be read ({error}); it may use {allowed}") from None
     for key, spec, conversion in fields:
         if key is not None and (key not in PATTERN_KEYS or spec or conversion):
-            raise DeepsepError(f"pattern {pattern!r} uses {{{key}}}; it may use {allowed}.")
+            raise DeepsepError(f"pattern {pattern!r} uses {{{key}}}; it may use {allowed}")
     if not pattern or pattern.endswith(("/", os.sep)):
-        raise DeepsepError(f"pattern {pattern!r} names no file. It may use {allowed}.")
+        raise DeepsepError(f"pattern {pattern!r} names no file; it may use {allowed}")
 
 
 def _check_folder(folder: Path) -> None:
@@ -126,9 +133,9 @@ def _check_folder(folder: Path) -> None:
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise DeepsepError(f"{folder}: cannot be created, {nearest} is a file. Choose another --out.")
+        raise DeepsepError(f"{folder}: cannot be created, {nearest} is a file; choose another --out")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise DeepsepError(f"{folder}: {nearest} cannot be written. Choose another --out.")
+        raise DeepsepError(f"{folder}: {nearest} cannot be written; choose another --out")
 
 
 def shared_gain(peak: float, ceiling: float) -> float:
@@ -152,7 +159,7 @@ class StagedFiles:
                 self._make_folder(target.absolute().parent)
         except OSError as error:
             self.abort()
-            raise DeepsepError(f"{target.parent}: cannot be created ({error.strerror}).") from None
+            raise DeepsepError(f"{target.parent}: cannot be created ({error.strerror})") from None
         self.temporary = {name: self.scratch(target.absolute().parent) for name, target in targets.items()}
 
     def scratch(self, folder: Path) -> Path:
@@ -169,7 +176,7 @@ class StagedFiles:
                 os.replace(self.temporary[name], target)
         except OSError as error:
             self.abort()
-            raise DeepsepError(f"{target}: cannot be written ({error.strerror}).") from None
+            raise DeepsepError(f"{target}: cannot be written ({error.strerror})") from None
         self._remove_scratch()
 
     def forget(self) -> None:
@@ -203,7 +210,8 @@ class StagedFiles:
 class StemSpool:
     """One open float or integer sound file per stem; checks what is written and keeps the peak.
 
-    `formats` are soundfile's keyword arguments (format, subtype, ...). `limit_frames` bounds the length.
+    `formats` are soundfile's keyword arguments (format, subtype, ...). `limit_frames` bounds the length;
+    `comment` is a line that the files carry.
     """
 
     def __init__(
@@ -213,6 +221,7 @@ class StemSpool:
         channels: int,
         *,
         limit_frames: float = math.inf,
+        comment: str = "",
         **formats: Any,
     ) -> None:
         self.peak = 0.0
@@ -224,6 +233,8 @@ class StemSpool:
         for path in paths.values():
             try:
                 self._files.append(sf.SoundFile(path, "w", rate, channels, **formats))
+                if comment:
+                    self._files[-1].comment = comment
             except sf.LibsndfileError as error:
                 self.close()
                 raise DeepsepError(f"{path.parent}: cannot be written ({error.error_string})") from None
@@ -238,12 +249,12 @@ class StemSpool:
         peak = float(np.abs(stems).max())
         if not math.isfinite(peak):
             broken = list(self._paths)[int(np.argmin(np.isfinite(stems).all(axis=(1, 2))))]
-            raise DeepsepError(f"stem {broken} came out NaN or infinite. Try other steps or another model.")
+            raise DeepsepError(f"stem {broken} came out NaN or infinite; try other steps or another model")
         self.peak = max(self.peak, peak)
         self.frames += stems.shape[2]
         if self.frames > self._limit_frames:
             raise DeepsepError(
-                "a wav file cannot grow past 4 GiB. Use --format flac, or cut the track in two."
+                "a wav file cannot grow past 4 GiB; use --format flac, or cut the track in two"
             )
         for file, stem in zip(self._files, stems, strict=True):
             for start in range(0, stem.shape[1], _WRITE_FRAMES):
@@ -251,7 +262,7 @@ class StemSpool:
                     file.write(stem[:, start : start + _WRITE_FRAMES].T)
                 except sf.LibsndfileError as error:
                     raise DeepsepError(
-                        f"writing the stems failed ({error.error_string}). Is the disk full?"
+                        f"writing the stems failed ({error.error_string}); is the disk full?"
                     ) from None
 
     def close(self) -> None:
@@ -261,7 +272,60 @@ class StemSpool:
         self._files = []
 
 
-class StemWriter:
+class StagedWriter:
+    """What the writers of one track's stems share: a context manager that leaves all of its files, or nothing.
+
+    `gain_db` is the common gain that was needed, known after `close`. What inherits sets `_spool` and `_staged`,
+    and says in `_finish` how the spooled stems become the files in place.
+    """
+
+    gain_db = 0.0
+    _open = True
+    _spool: StemSpool
+    _staged: StagedFiles
+
+    def write(self, stems: Samples) -> None:
+        """Appends a block of shape (k, c, t), stems in their order."""
+        self._spool.write(stems)
+
+    def close(self) -> None:
+        """Finishes every file and renames them into place; a second call does nothing."""
+        if not self._open:
+            return
+        try:
+            self._spool.close()
+            self._finish()
+            self._open = False
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Drops everything written so far; does nothing after `close`."""
+        if not self._open:
+            return
+        self._open = False
+        self._spool.close()
+        self._staged.abort()
+
+    def _finish(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class StemWriter(StagedWriter):
     """Streams the stems of one track to one file each; a context manager.
 
     Args:
@@ -274,6 +338,7 @@ class StemWriter:
         bitrate: kbit/s of mp3, rounded to what the format has (32-320; up to 160 below 32 kHz).
         frames: total length per stem where it is known; lets a wav past 4 GiB be written as RF64.
         tags: written into every file before it takes its name, where mutagen is installed.
+        comment: a line that every file carries as its comment.
 
     On success every stem is finished before the first is renamed into place. When the `with` block
     raises, nothing is left behind, neither files nor the folders made for them.
@@ -293,19 +358,19 @@ class StemWriter:
         bitrate: int = 320,
         frames: int | None = None,
         tags: Tags | None = None,
+        comment: str = "",
     ) -> None:
         check_format(format, rate, channels)
         if bit_depth not in BIT_DEPTHS:
-            raise DeepsepError(f"bit depth {bit_depth} is not one of {', '.join(BIT_DEPTHS)}.")
-        self.gain_db = 0.0
+            raise DeepsepError(f"bit depth {bit_depth} is not one of {', '.join(BIT_DEPTHS)}")
         self._rate, self._channels = rate, channels
         self._final = _sndfile_arguments(format, rate, channels, bit_depth, bitrate, frames)
+        self._final["comment"] = comment
         self._limit = math.inf
         if self._final["format"] == "WAV":
             self._limit = _WAV_BYTES // (channels * _wav_width(bit_depth))
         self._ceiling = LOSSY_PEAK if format in ("mp3", "ogg") else 1.0
         self._staged = StagedFiles(paths)
-        self._open = True
         self._tags = tags
         # Float needs no gain, so it goes straight to its file. The others wait for the peak of the whole
         # track in W64, which has no size limit.
@@ -322,51 +387,16 @@ class StemWriter:
                 }
                 self._spool = StemSpool(self._waiting, rate, channels, format="W64", subtype="FLOAT")
         except DeepsepError:
-            self.abort()
+            self._staged.abort()
             raise
 
-    def write(self, stems: Samples) -> None:
-        """Appends a block of shape (k, c, t), stems in the order of `paths`."""
-        self._spool.write(stems)
-
-    def close(self) -> None:
-        """Finishes every file and renames them into place; a second call does nothing."""
-        if not self._open:
-            return
-        try:
-            self._spool.close()
-            if self._waiting is not None:
-                self._convert(self._waiting)
-            if self._tags:
-                for path in self._staged.temporary.values():
-                    write_tags(path, self._tags)
-            self._staged.commit()
-            self._open = False
-        finally:
-            self.abort()
-
-    def abort(self) -> None:
-        """Drops everything written so far; does nothing after `close`."""
-        if not self._open:
-            return
-        self._open = False
-        if hasattr(self, "_spool"):
-            self._spool.close()
-        self._staged.abort()
-
-    def __enter__(self) -> StemWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+    def _finish(self) -> None:
+        if self._waiting is not None:
+            self._convert(self._waiting)
+        if self._tags:
+            for path in self._staged.temporary.values():
+                write_tags(path, self._tags)
+        self._staged.commit()
 
     def _convert(self, waiting: dict[str, Path]) -> None:
         gain = shared_gain(self._spool.peak, self._ceiling)

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import audio, ni_stem, separation, stems, uncertainty
+from . import __version__, audio, ni_stem, separation, stems, uncertainty
 from .errors import DeepsepError
 from .loudness import Loudness
 from .model import Model
 from .separation import Settings
+from .tags import Tags, read_tags
 
 __all__ = [
     "Done",
@@ -223,8 +224,10 @@ def job_of(item: Input, output: Output, priors: str) -> Job:
     if output.samples > 1 and "{sample}" not in pattern:
         raise DeepsepError(f"--samples {output.samples} needs {{sample}} in the pattern {pattern!r}")
 
-    def paths(pattern: str, names: Sequence[str]) -> dict[str, Path]:
-        found = stems.plan_paths(item.path, output.folder, pattern, names, ext, overwrite=True, priors=priors)
+    def paths(pattern: str, names: Sequence[str], sample: int = 1) -> dict[str, Path]:
+        found = stems.plan_paths(
+            item.path, output.folder, pattern, names, ext, overwrite=True, priors=priors, sample=sample
+        )
         root = os.path.abspath(output.folder)
         for path in found.values():
             if "{stem}" in pattern and not path.name.endswith(f".{ext}"):
@@ -240,7 +243,7 @@ def job_of(item: Input, output: Output, priors: str) -> Job:
     targets: dict[str, Path] = {}
     for sample in range(1, output.samples + 1):
         prefix = f"sample-{sample}/" if output.samples > 1 else ""
-        for name, path in paths(pattern.replace("{sample}", str(sample)), names).items():
+        for name, path in paths(pattern, names, sample).items():
             targets[prefix + name] = path
     beside = os.path.dirname(pattern.split("{stem}")[0].split("{sample}")[0])
     own = "" if "{track}" in beside else "{track}."
@@ -286,14 +289,14 @@ def run(
     for block in audio.read_blocks(job.source):
         loudness.hear(block)
     total, rms = loudness.samples, loudness.rms
-    tags = audio.tags(job.source)
+    tags = read_tags(job.source)
     spread = None
     if output.uncertainty:
         spread = uncertainty.SpreadMap(model.spectrum, info.rate, total, list(output.stems))
     done = 0
     with ExitStack() as stack:
         writers: list[Writer] = []
-        for opened in open_writers(job, output, info, total, tags):
+        for opened in open_writers(job, output, info, total, tags, provenance(model, settings)):
             stack.push(opened)
             writers.append(opened)
         share = len(output.stems) * output.samples // len(writers)
@@ -327,19 +330,20 @@ def check(output: Output, info: audio.AudioInfo) -> None:
 
 
 def open_writers(
-    job: Job, output: Output, info: audio.AudioInfo, total: int, tags: audio.Tags
+    job: Job, output: Output, info: audio.AudioInfo, total: int, tags: Tags, comment: str
 ) -> Iterator[Writer]:
     """One writer for all stems of all samples, or one for each stem file."""
     if output.format == "stem":
         for path in job.paths.values():
             yield ni_stem.NiStemWriter(
-                path, list(output.stems), info.rate, info.channels, codec=output.codec, tags=tags
-            )
+                path, list(output.stems), info.rate, info.channels,
+                codec=output.codec, tags=tags, comment=comment,
+            )  # fmt: skip
         return
     yield stems.StemWriter(
         job.paths, info.rate, info.channels,
         format=output.format, bit_depth=output.bit_depth, bitrate=output.bitrate, frames=total,
-        tags=tags,
+        tags=tags, comment=comment,
     )  # fmt: skip
 
 
@@ -374,6 +378,21 @@ def origins(model: Model) -> Mapping[str, Any]:
         source: {k: v for k, v in origin.items() if v is not None}
         for source, origin in model.info.get("origins", {}).items()
     }
+
+
+def provenance(model: Model, settings: Settings) -> str:
+    """The line that every output carries: what made it, from which priors, at which commit.
+
+    Of a folder only its name is told: an output may be passed on, and need not show its maker's disk.
+    """
+    by_place: dict[str, list[str]] = {}
+    for source, origin in model.info.get("origins", {}).items():
+        repo = origin["priors"].partition("@")[0]
+        place = f"{repo}@{origin['commit']}" if origin["commit"] else Path(origin["priors"]).name
+        by_place.setdefault(place, []).append(source)
+    whole = len(by_place) == 1
+    priors = "; ".join(p if whole else f"{', '.join(names)}: {p}" for p, names in by_place.items())
+    return f"deepsep {__version__}, {settings.method}, seed {settings.seed}; priors {priors}"
 
 
 def used_settings(settings: Settings) -> dict[str, Any]:

@@ -97,8 +97,8 @@ def check_pictures() -> None:
     """Raises MissingExtra unless pictures can be drawn."""
     if find_spec("matplotlib") is None:
         raise MissingExtra(
-            "the picture of --uncertainty needs matplotlib. Run `pipx inject deepsep matplotlib` or "
-            '`pip install "deepsep[plot]"`.'
+            "the picture of --uncertainty needs matplotlib; run `pipx inject deepsep matplotlib` or "
+            '`pip install "deepsep[plot]"`'
         )
 
 

@@ -3,6 +3,8 @@
 import hypothesis
 import pytest
 import torch
+from cli_fixtures import FOUR
+from tiny import Commands, folder_of
 
 from deepsep.config import EncoderConfig, FlowConfig, SpectrumConfig
 from deepsep.encoder import Encoder
@@ -50,3 +52,16 @@ def model():
     encoder = Encoder(EncoderConfig(bands=bands, widths=(4, 8), bottleneck=4, context=32), len(SOURCES))
     priors = {name: small_prior(seed) for seed, name in enumerate(SOURCES)}
     return Model(SMALL, priors, shake(encoder, 0.2))
+
+
+@pytest.fixture(scope="session")
+def priors(tmp_path_factory):
+    """A folder of four tiny priors and their encoder; not to be changed."""
+    return folder_of(tmp_path_factory.mktemp("priors"), *FOUR, encoder=True)
+
+
+@pytest.fixture
+def deepsep(monkeypatch, capsys, tmp_path):
+    """The program in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Commands(monkeypatch, capsys)

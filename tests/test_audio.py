@@ -9,11 +9,9 @@ import pytest
 import soundfile as sf
 
 from deepsep import audio
-from deepsep.audio import Tags
 from deepsep.errors import DeepsepError, MissingExtra
 
 RATE = 44100
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
@@ -252,31 +250,3 @@ def test_resampling_keeps_time_and_streams_to_the_same(to_rate):
 )
 def test_track_name(tmp_path, name, track):
     assert audio.track_name(tmp_path / name) == track
-
-
-@needs_ffmpeg
-@pytest.mark.parametrize("suffix", ["flac", "mp3", "ogg", "opus", "wav", "m4a"])
-def test_tags_round_trip(tmp_path, suffix):
-    pytest.importorskip("mutagen")
-    path = tmp_path / f"a.{suffix}"
-    ffmpeg("-i", save(tmp_path / "source.wav", chirp()), path)
-    before = audio.read(path)[0]
-    tags = Tags(
-        fields={"title": "Kärnan", "artist": "A; B", "album": "C", "date": "1999", "tracknumber": "3/9"},
-        cover=PNG,
-        cover_mime="image/png",
-    )
-    assert audio.write_tags(path, tags)
-    found = audio.tags(path)
-    assert found.fields.items() >= tags.fields.items()
-    assert (found.cover, found.cover_mime) == (PNG, "image/png")
-    np.testing.assert_array_equal(audio.read(path)[0], before)
-
-
-def test_tags_without_mutagen_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mutagen", None)
-    path = save(tmp_path / "a.flac", chirp())
-    before = path.read_bytes()
-    assert audio.tags(path) == Tags()
-    assert not audio.write_tags(path, Tags(fields={"title": "x"}))
-    assert path.read_bytes() == before

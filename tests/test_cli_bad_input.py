@@ -8,19 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cli_fixtures import FOUR, noise, program, read, record, tree
-from tiny import Commands, folder_of
-
-
-@pytest.fixture(scope="module")
-def priors(tmp_path_factory):
-    return folder_of(tmp_path_factory.mktemp("priors"), *FOUR, encoder=True)
-
-
-@pytest.fixture
-def deepsep(monkeypatch, capsys, tmp_path):
-    """The program, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return Commands(monkeypatch, capsys)
+from tiny import folder_of
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hub_server import HubServer, Repo
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import Commands, files_of, folder_of, point_client
+from tiny import files_of, folder_of, point_client
 
 from deepsep import card, hub, model
 from deepsep.commands.fetch import Downloads, fetch, pin, size_of
@@ -30,11 +30,6 @@ def server(folder, tmp_path, monkeypatch):
         server.repos[NAME].commit({**files_of(folder), "README.md": b"# band"})
         point_client(monkeypatch, server.url, tmp_path / "cache")
         yield server
-
-
-@pytest.fixture
-def deepsep(monkeypatch, capsys):
-    return Commands(monkeypatch, capsys)
 
 
 def asked(server) -> list[tuple[str, str]]:

@@ -14,24 +14,13 @@ import soundfile as sf
 import stempeg
 import torch
 from cli_fixtures import FOUR, RATE, noise, program, read, record, tree
-from tiny import Commands, folder_of
+from tiny import folder_of
 
 from deepsep import audio, hub, ni_stem
 from deepsep.errors import DeepsepError
+from deepsep.tags import Tags, read_tags, write_tags
 
 SHORT = ("--method", "sgld", "--levels", "2", "--steps", "2")
-
-
-@pytest.fixture(scope="module")
-def priors(tmp_path_factory):
-    return folder_of(tmp_path_factory.mktemp("priors"), *FOUR, encoder=True)
-
-
-@pytest.fixture
-def deepsep(monkeypatch, capsys, tmp_path):
-    """The program, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return Commands(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -132,10 +121,10 @@ def test_a_stem_file_needs_four_stems(deepsep, priors):
 def test_tags_and_cover_go_with_the_stems(separate):
     cover = b"\x89PNG\r\n\x1a\n" + bytes(50)
     record(Path("song.flac"))
-    audio.write_tags("song.flac", audio.Tags(fields={"title": "Blå", "artist": "Ünal"}, cover=cover))
+    write_tags("song.flac", Tags(fields={"title": "Blå", "artist": "Ünal"}, cover=cover))
     for format in ("flac", "mp3", "ogg"):
         separate("song.flac", "-f", format, "--stems", "vocals")
-        found = audio.tags(f"out/song/vocals.{format}")
+        found = read_tags(f"out/song/vocals.{format}")
         assert (found.fields["title"], found.fields["artist"], found.cover) == ("Blå", "Ünal", cover)
         assert mutagen.File(f"out/song/vocals.{format}").info.length == pytest.approx(0.5, abs=0.1)
 

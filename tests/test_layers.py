@@ -1,4 +1,4 @@
-"""Imports only point up the route, and help comes without torch."""
+"""Imports only point up the route, help comes without torch, and errors are lines of one shape."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ import deepsep
 
 PACKAGE = Path(deepsep.__file__).parent
 ORDER = """
-    errors config hub audio loudness spectrum chunks networks bijectors priors mixture posterior sgld
+    errors config hub audio tags loudness spectrum chunks networks bijectors priors mixture posterior sgld
     encoder model data objectives training recipes separation uncertainty api stems ni_stem report tracks
     metrics evaluation card sonify commands.common commands cli __main__
 """.split()
@@ -85,3 +85,22 @@ heavy = [n for n in ("torch", "soundfile", "stempeg", "huggingface_hub", "matplo
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
+
+
+def ending(message):
+    """The last literal characters of a message in the source."""
+    if isinstance(message, ast.JoinedStr):
+        return ending(message.values[-1])
+    return message.value if isinstance(message, ast.Constant) else ""
+
+
+def test_errors_end_without_a_full_stop():
+    seen = 0
+    for name, tree in MODULES.items():
+        for node in ast.walk(tree):
+            called = getattr(getattr(node, "func", None), "id", "")
+            if called in ("DeepsepError", "MissingExtra", "usage") and node.args:
+                seen += 1
+                text = ending(node.args[0])
+                assert not text.endswith(".") or text.endswith("..."), f"{name}: {text!r}"
+    assert seen > 100

@@ -12,9 +12,9 @@ import pytest
 import soundfile as sf
 
 from deepsep import audio, ni_stem
-from deepsep.audio import Tags
 from deepsep.errors import DeepsepError, MissingExtra
 from deepsep.ni_stem import NiStemWriter, add_manifest, read_manifest
+from deepsep.tags import Tags, read_tags, write_tags
 
 RATE = 44100
 NAMES = ["vocals", "drums", "bass", "other"]
@@ -135,11 +135,11 @@ def test_tags_and_cover_survive_the_stem_box(tmp_path, encoder):
         fields={"title": "Räv", "artist": "B", "tracknumber": "2/7"}, cover=PNG, cover_mime="image/png"
     )
     write(path, music(9000), tags=tags)
-    found = audio.tags(path)
+    found = read_tags(path)
     assert found.fields.items() >= tags.fields.items() and found.cover == PNG
     assert len(read_manifest(path)["stems"]) == 4 and len(streams(path)) == 5
-    assert audio.write_tags(path, Tags(fields={"title": "new"}))  # a tag editor comes later
-    assert len(read_manifest(path)["stems"]) == 4 and audio.tags(path).fields["title"] == "new"
+    assert write_tags(path, Tags(fields={"title": "new"}))  # a tag editor comes later
+    assert len(read_manifest(path)["stems"]) == 4 and read_tags(path).fields["title"] == "new"
     assert decode(path)[0].shape[0] == 5
 
 

@@ -127,7 +127,7 @@ def remove(
     repo, at, revision = spec.strip().partition("@")
     if spec.strip() == "bundled" or Path(spec).expanduser().is_dir():
         raise DeepsepError(
-            f"{spec} is not in the Hub cache; only what was downloaded from the Hub is removed."
+            f"{spec} is not in the Hub cache; only what was downloaded from the Hub is removed"
         )
     if at and not revision:
         raise usage(f"{spec!r} names no revision; give org/name or org/name@revision")
