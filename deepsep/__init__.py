@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .api import load_priors, separate
     from .config import SgldConfig
     from .model import Model
+    from .uncertainty import Uncertainty
 
 __version__ = "0.1.0"
 
@@ -26,12 +27,19 @@ __all__ = [
     "MissingExtra",
     "Model",
     "SgldConfig",
+    "Uncertainty",
     "__version__",
     "load_priors",
     "separate",
 ]
 
-LAZY = {"separate": ".api", "load_priors": ".api", "SgldConfig": ".config", "Model": ".model"}
+LAZY = {
+    "separate": ".api",
+    "load_priors": ".api",
+    "SgldConfig": ".config",
+    "Model": ".model",
+    "Uncertainty": ".uncertainty",
+}
 
 
 def __getattr__(name: str) -> Any:

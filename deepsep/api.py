@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from . import hub
 from . import model as models
 from .audio import MAX_CHANNELS
-from .config import SgldConfig
+from .config import SgldConfig, default_sgld
 from .errors import DeepsepError
 from .loudness import Loudness
 from .model import Model
 from .separation import Settings, choose_method, pick_device, separate_blocks
+from .uncertainty import SpreadMap, Uncertainty
 
 __all__ = ["load_priors", "separate"]
 
@@ -62,10 +63,12 @@ def separate(
     method: str = "auto",
     init: str = "auto",
     sgld: SgldConfig | None = None,
+    draws: int | None = None,
     seed: int = 0,
     batch_size: int = 2,
     device: str = "auto",
     offline: bool = False,
+    on_uncertainty: Callable[[Uncertainty], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Separate a recording into stems that add up to it.
@@ -76,19 +79,28 @@ def separate(
         priors: what `load_priors` gave, or what it takes; for more than one recording load them once.
         method: "sgld" (Langevin sampling under the priors), "encoder" (one pass), or "auto".
         init: where SGLD starts: "mixture", "encoder", or "auto".
-        sgld: settings of SGLD; by default SgldConfig().
+        sgld: settings of SGLD; by default those of the command line, which samples the posterior itself
+            (temperature 1) for `draws` and `on_uncertainty`.
+        draws: so many plausible separations instead of one best; each stem then has an axis more, in front.
         seed: same seed, same machine, same stems.
         batch_size: windows at a time; changes memory, not the result.
         device: "auto", "cpu", "cuda" or "mps".
         offline: use the local cache only.
+        on_uncertainty: called once, at the end, with how sure each stem is over time and frequency.
         on_progress: called with the share that is done, from 0 to 1.
 
-    Returns the stems by source, in the model's order: float32, each of the shape of `samples`.
+    Returns the stems by source, in the model's order: float32, each of the shape of `samples`, or
+    (draws, *samples.shape).
     Raises DeepsepError for samples of another shape or type, or with NaN, and as `load_priors` does.
     """
     mix_ct = checked(samples, rate)
     if batch_size < 1:
         raise DeepsepError(f"batch_size must be at least 1, got {batch_size}")
+    if draws is not None and draws < 2:
+        raise DeepsepError(f"draws must be at least 2, got {draws}; leave it out for the one best separation")
+    config = sgld or default_sgld(draws=draws is not None, uncertainty=on_uncertainty is not None)
+    if (draws or on_uncertainty) and config.temperature == 0:
+        raise DeepsepError("draws and uncertainty need a temperature above 0")
     picked = pick_device(device)
     if isinstance(priors, Model):
         model = priors.to(picked)
@@ -98,10 +110,11 @@ def separate(
     settings = Settings(
         method=chosen,
         init=start,
-        sgld=sgld or SgldConfig(),
+        sgld=config,
         seed=seed,
         batch_size=batch_size,
         device=picked,
+        samples=draws or 1,
     )
     total = mix_ct.shape[1]
     loudness = Loudness()
@@ -112,16 +125,21 @@ def separate(
         if on_progress:
             on_progress(min(1.0, done / total))
 
-    stems_kct = np.zeros((len(model.sources), *mix_ct.shape), np.float32)
+    spread = SpreadMap(model.spectrum, rate, total, model.sources) if on_uncertainty else None
+    count = draws or 1
+    stems_sct = np.zeros((count * len(model.sources), *mix_ct.shape), np.float32)
     at = 0
     for piece in separate_blocks(
-        blocks_of(mix_ct), rate, loudness.rms, total, model, settings, on_progress=tell
-    ):
-        stems_kct[..., at : at + piece.shape[-1]] = piece
+        blocks_of(mix_ct), rate, loudness.rms, total, model, settings,
+        on_spread=spread.hear if spread else None, on_progress=tell,
+    ):  # fmt: skip
+        stems_sct[..., at : at + piece.shape[-1]] = piece
         at += piece.shape[-1]
-    return {
-        source: stem.reshape(samples.shape) for source, stem in zip(model.sources, stems_kct, strict=True)
-    }
+    if spread and on_uncertainty:
+        on_uncertainty(spread.result())
+    shape = (draws, *samples.shape) if draws else samples.shape
+    by_source = stems_sct.reshape(count, len(model.sources), *mix_ct.shape).swapaxes(0, 1)
+    return {source: stem.reshape(shape) for source, stem in zip(model.sources, by_source, strict=True)}
 
 
 def blocks_of(mix_ct: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

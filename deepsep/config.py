@@ -8,16 +8,20 @@ from typing import Any, TypeVar
 from .errors import DeepsepError
 
 __all__ = [
+    "SURE_CHAINS",
     "EncoderConfig",
     "FlowConfig",
     "SgldConfig",
     "SpectrumConfig",
     "TrainConfig",
+    "default_sgld",
     "from_dict",
     "to_dict",
 ]
 
 T = TypeVar("T")
+
+SURE_CHAINS = 4  # from which a spread is told where nobody says how many
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +118,15 @@ class SgldConfig:
             raise DeepsepError(f"the step size must lie between 0 and 2, got {self.step_size:g}")
         if self.temperature < 0 or self.likelihood < 0:
             raise DeepsepError("temperature and likelihood weight must not be negative")
+
+
+def default_sgld(*, draws: bool = False, uncertainty: bool = False) -> SgldConfig:
+    """SGLD where nobody says how: draws and their spread need the posterior itself, the spread some chains."""
+    best = SgldConfig()
+    return SgldConfig(
+        temperature=1.0 if draws or uncertainty else best.temperature,
+        chains=SURE_CHAINS if uncertainty else best.chains,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -132,6 +132,8 @@ def assemble(
     replaced = dict(replaced or {})
     base = hub.resolve(priors, offline=offline, on_progress=on_progress)
     offered = [*read_config(base.folder)["sources"], *replaced]
+    if sources is not None and not sources:
+        raise DeepsepError(f"no source is named; {base.name} has {', '.join(dict.fromkeys(offered))}")
     names = list(dict.fromkeys(sources or offered))
     if unknown := [name for name in names if name not in offered]:
         known = ", ".join(dict.fromkeys(offered))

@@ -78,6 +78,11 @@ def train_prior(
         if known != spectrum_config:
             raise DeepsepError(f"{out}: its priors use another spectrum; choose another output folder")
     prepare(out, source, identity, heard, resume, overwrite, on_note)
+    if on_note and source in encoder_sources(out):
+        on_note(
+            f"note: the encoder in {out} learnt beside the former prior of {source} and stays as it is; "
+            f"to renew it afterwards: deepsep train-encoder --priors {out} --overwrite"
+        )
     rng = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
     prior = FlowPrior(flow, rng)
@@ -217,6 +222,13 @@ def unheard() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL if kept is None else kept)
+
+
+def encoder_sources(folder: Path) -> list[str]:
+    """The sources that a priors folder's encoder separates; none where it has no encoder."""
+    if not (folder / "config.json").exists():
+        return []
+    return list(folders.read_config(folder).get("encoder", {}).get("sources", []))
 
 
 def train_encoder(

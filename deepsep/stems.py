@@ -81,7 +81,6 @@ def plan_paths(
     stems: Sequence[str],
     ext: str,
     *,
-    overwrite: bool,
     priors: str = "",
     sample: int = 1,
 ) -> dict[str, Path]:
@@ -90,7 +89,7 @@ def plan_paths(
     `pattern` may use {track} (file name without its audio suffix), {stem}, {ext}, {parent} (name of the
     folder that holds the track), {priors} and {sample}.
     Raises DeepsepError for an unknown key, for two stems in one place, for a path that is the input
-    itself or that exists (unless `overwrite`), and for a folder that cannot be written.
+    itself or a folder, and for a folder that cannot be written.
     """
     _check_pattern(pattern)
     known = {"track": track_name(track), "ext": ext, "parent": track.absolute().parent.name}
@@ -109,8 +108,6 @@ def plan_paths(
             raise DeepsepError(f"{path}: is the input itself; choose another --out or pattern")
         if path.is_dir():
             raise DeepsepError(f"{path}: is a folder, stem {stem} needs this name; choose another --out")
-        if path.exists() and not overwrite:
-            raise DeepsepError(f"{path}: exists; use --overwrite to replace it")
         _check_folder(path.parent)
     return paths
 

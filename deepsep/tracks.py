@@ -225,9 +225,7 @@ def job_of(item: Input, output: Output, priors: str) -> Job:
         raise DeepsepError(f"--samples {output.samples} needs {{sample}} in the pattern {pattern!r}")
 
     def paths(pattern: str, names: Sequence[str], sample: int = 1) -> dict[str, Path]:
-        found = stems.plan_paths(
-            item.path, output.folder, pattern, names, ext, overwrite=True, priors=priors, sample=sample
-        )
+        found = stems.plan_paths(item.path, output.folder, pattern, names, ext, priors=priors, sample=sample)
         root = os.path.abspath(output.folder)
         for path in found.values():
             if "{stem}" in pattern and not path.name.endswith(f".{ext}"):

@@ -1,14 +1,18 @@
 """A small Hub on the loopback: enough of its protocol for the real client, with faults on demand.
 
-It serves `HEAD` and `GET /{org}/{name}/resolve/{revision}/{file}` and logs every request. It speaks
-HTTP/1.0, so a connection never outlives its request and a closed server is really gone.
+It serves `HEAD` and `GET /{org}/{name}/resolve/{revision}/{file}`, takes what a push sends (a repository, a branch,
+large files by LFS, a commit), and logs every request. It speaks HTTP/1.0, so a connection never outlives its
+request and a closed server is really gone.
 """
 
+import base64
 import hashlib
+import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
+from urllib.parse import unquote
 
 
 class Request(NamedTuple):
@@ -33,6 +37,7 @@ class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
+    private: bool = False
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
         text = repr((sorted(files.items()), len(self.commits))).encode()
@@ -48,6 +53,8 @@ class HubServer:
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.log: list[Request] = []
+        self.token: str | None = None  # what who writes must show; None lets nobody write
+        self.large: dict[str, bytes] = {}  # by sha256, before and after they are in a commit
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -56,6 +63,12 @@ class HubServer:
 
             def do_GET(self) -> None:
                 hub.answer(self)
+
+            def do_POST(self) -> None:
+                hub.take(self)
+
+            def do_PUT(self) -> None:
+                hub.take(self)
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -117,6 +130,71 @@ class HubServer:
                 body = body[: fault.cut_at]
             http.wfile.write(body[start:])
 
+    def take(self, http: BaseHTTPRequestHandler) -> None:
+        """A request that writes."""
+        self.log.append(Request(http.command, http.path, None))
+        body = body_of(http)
+        path = unquote(http.path)
+        if http.command == "PUT":  # the address is secret enough, as with the real one
+            self.large[path.rpartition("/")[2]] = body
+            return self.reply(http, {})
+        if self.token is None or http.headers.get("Authorization") != f"Bearer {self.token}":
+            return self.refuse(http, 401, None)
+        if path == "/api/validate-yaml":
+            return self.reply(http, {"errors": [], "warnings": []})
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = "/".join(part for part in (asked.get("organization"), asked["name"]) if part)
+            repo = self.repos.setdefault(name, Repo())
+            repo.private = asked.get("visibility") == "private" or asked.get("private", False)
+            if not repo.refs:
+                repo.commit({".gitattributes": b""})
+            return self.reply(http, {"url": f"{self.url}/{name}"})
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self.reply(http, {"transfer": "basic", "objects": [
+                {**asked, "actions": {
+                    "upload": {"href": f"{self.url}/large/{asked['oid']}"},
+                    "verify": {"href": f"{self.url}/verify/{asked['oid']}"},
+                }} for asked in json.loads(body)["objects"]
+            ]})  # fmt: skip
+        if path.startswith("/verify/"):
+            found = self.large.get(path.removeprefix("/verify/"), b"")
+            whole = len(found) == json.loads(body)["size"]
+            return self.reply(http, {}) if whole else self.refuse(http, 422, None)
+        _, _, org, name, verb, revision = path.lstrip("/").split("/", 5)
+        repo = self.repos.get(f"{org}/{name}")
+        if repo is None:
+            return self.refuse(http, 404, "RepoNotFound")
+        if verb == "branch":
+            repo.refs.setdefault(revision, repo.refs["main"])
+            return self.reply(http, {})
+        if verb == "preupload":
+            return self.reply(http, {"files": [
+                {"path": f["path"], "uploadMode": "regular" if f["path"].endswith((".json", ".md")) else "lfs",
+                 "shouldIgnore": False, "oid": None}
+                for f in json.loads(body)["files"]
+            ]})  # fmt: skip
+        assert verb == "commit", verb
+        files = dict(repo.commits[repo.refs[revision]])
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            if line["key"] == "lfsFile":
+                files[value["path"]] = self.large[value["oid"]]
+        commit = repo.commit(files, revision)
+        return self.reply(
+            http, {"commitOid": commit, "commitUrl": f"{self.url}/{org}/{name}/commit/{commit}"}
+        )
+
+    def reply(self, http: BaseHTTPRequestHandler, answer: dict) -> None:
+        body = json.dumps(answer).encode()
+        http.send_response(200)
+        http.send_header("Content-Type", "application/json")
+        http.send_header("Content-Length", str(len(body)))
+        http.end_headers()
+        http.wfile.write(body)
+
     @staticmethod
     def refuse(
         http: BaseHTTPRequestHandler, status: int, code: str | None, commit: str | None = None
@@ -128,3 +206,15 @@ class HubServer:
             http.send_header("X-Repo-Commit", commit)
         http.send_header("Content-Length", "0")
         http.end_headers()
+
+
+def body_of(http: BaseHTTPRequestHandler) -> bytes:
+    """What a request sends, whether or not it says its length first."""
+    if "Content-Length" in http.headers:
+        return http.rfile.read(int(http.headers["Content-Length"]))
+    body = b""
+    while size := int(http.rfile.readline(), 16):
+        body += http.rfile.read(size)
+        http.rfile.readline()
+    http.rfile.readline()
+    return body

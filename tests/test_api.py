@@ -28,6 +28,38 @@ def noise(*shape, size=0.3):
 
 
 @pytest.mark.parametrize("method", ["encoder", "sgld"])
+@pytest.mark.parametrize("shape", [(5000,), (2, 5001)])
+def test_draws_are_separations_that_differ(priors, method, shape):
+    samples = noise(*shape)
+    stems = deepsep.separate(samples, RATE, priors=priors, method=method, draws=3)
+    assert {stem.shape for stem in stems.values()} == {(3, *shape)}
+    np.testing.assert_allclose(sum(stems.values()), np.stack([samples] * 3), atol=1e-5)
+    for other in (1, 2):
+        assert np.abs(stems["bass"][0] - stems["bass"][other]).max() > 1e-4
+
+
+@pytest.mark.parametrize("method", ["encoder", "sgld"])
+def test_uncertainty_comes_with_the_stems_it_is_about(priors, method):
+    heard = []
+    stems = deepsep.separate(noise(2, 9000), RATE, priors=priors, method=method, on_uncertainty=heard.append)
+    assert len(heard) == 1 and isinstance(heard[0], deepsep.Uncertainty)
+    assert list(heard[0].by_stem()) == list(stems)
+    assert heard[0].std_kdn.shape == (3, len(heard[0].band_hz), len(heard[0].time_s))
+    assert 0 < heard[0].std_kdn.max() <= 0.5
+
+
+def test_draws_sample_the_posterior_itself(priors):
+    samples = noise(6000)
+    hot, cold = (deepsep.SgldConfig(temperature=t) for t in (1.0, 0.5))
+    usual, same, other = (
+        deepsep.separate(samples, RATE, priors=priors, method="sgld", draws=2, sgld=sgld)["bass"]
+        for sgld in (None, hot, cold)
+    )
+    np.testing.assert_array_equal(usual, same)
+    assert np.abs(usual - other).max() > 1e-4
+
+
+@pytest.mark.parametrize("method", ["encoder", "sgld"])
 @pytest.mark.parametrize("shape", [(5000,), (1, 5000), (2, 5001), (3, 7)])
 def test_stems_have_the_shape_of_the_samples_and_add_up_to_them(priors, method, shape):
     samples = noise(*shape)
@@ -105,6 +137,7 @@ def test_what_cannot_be_separated_is_said_before_any_work(samples, rate, says):
 def test_unknown_words_are_errors(priors):
     for words in (
         {"method": "magic"}, {"init": "magic"}, {"device": "abacus"}, {"priors": "./nowhere"}, {"batch_size": 0},
+        {"draws": 1}, {"draws": 2, "sgld": deepsep.SgldConfig(temperature=0)},
     ):  # fmt: skip
         with pytest.raises(deepsep.DeepsepError):
             deepsep.separate(noise(900), RATE, **{"priors": priors, **words})
@@ -117,6 +150,11 @@ def test_sources_are_picked_and_replaced(folder, tmp_path):
     assert model.encoder is None
     assert model.info["origins"]["piano"] == {"priors": str(other), "commit": None}
     assert list(deepsep.separate(noise(900), RATE, priors=model, sgld=QUICK)) == ["piano", "vocals"]
+
+
+def test_no_sources_are_not_all_of_them(folder):
+    with pytest.raises(deepsep.DeepsepError, match=r"no source is named; .* has vocals, drums, bass"):
+        deepsep.load_priors(str(folder), sources=[])
 
 
 def test_hub_priors_tell_progress_and_commit(folder, tmp_path, monkeypatch):

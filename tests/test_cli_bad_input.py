@@ -224,12 +224,31 @@ def test_a_device_that_is_not_there(separate):
         ("--init", "magic"),
         ("--prior", "vocals"),
         ("--sigma-max", "-1"),
-        ("--samples", "2", "--temperature", "0"),
+        ("--samples", "2", "--temperature", "0", "--method", "sgld"),
+        ("-q", "-v"),
     ],
 )
 def test_wrong_usage_is_one_line_and_two(words, separate):
     record(Path("song.wav"))
     one_line(separate("song.wav", *words), code=2)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("-f", "mp3", "--bit-depth", "16"), "leave --bit-depth out"),
+        (("-f", "ogg", "--bitrate", "128"), "--format mp3"),
+        (("--codec", "alac"), "--format stem"),
+        (("-f", "flac", "--bit-depth", "float"), "--bit-depth 24 or 16"),
+        (("--method", "sgld", "--samples", "2", "--chains", "3"), "leave --chains out"),
+        (("--method", "encoder", "--steps", "9"), "--steps is of Langevin"),
+        (("--sigma-max", "2"), "add --method sgld"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_wrong_usage(words, says, separate):
+    record(Path("song.wav"))
+    assert says in one_line(separate("song.wav", *words), code=2)
     assert not Path("out").exists()
 
 

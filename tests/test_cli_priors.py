@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
+from cli_fixtures import record
 from hub_server import HubServer, Repo
 from huggingface_hub import constants
 from hypothesis import given
@@ -117,9 +119,11 @@ def test_gone_names_are_one_line(server, deepsep):
     assert "give `bundled`, a folder" in deepsep.bad("priors", "info", "nowhere")
 
 
-def test_quiet_says_nothing(server, deepsep):
-    code, out, err = deepsep("priors", "download", NAME, "-q")
-    assert (code, err, Path(out.strip()).is_dir()) == (0, "", True)
+def test_quiet_says_the_licence_once_and_no_more(server, deepsep):
+    commit = server.repos[NAME].refs["main"]
+    for told in (f"licence of the weights of {NAME}@{commit}: CC-BY-4.0\n", ""):
+        code, out, err = deepsep("priors", "download", NAME, "-q")
+        assert (code, err, Path(out.strip()).is_dir()) == (0, told, True)
 
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
@@ -159,6 +163,19 @@ def test_one_instrument_fetches_its_weights_only(server):
     asked(server)
     pin(NAME, {"drums": "eva/drums"}, quiet=True)
     assert not {"vocals.safetensors", "encoder.safetensors"} & {name for _, name in asked(server)}
+
+
+def test_outputs_carry_the_commit(server, deepsep):
+    commit = server.repos[NAME].refs["main"]
+    record(Path("song.wav"))
+    made = f"priors {NAME}@{commit}"
+    for format in ("wav", "flac", "mp3", "ogg"):
+        deepsep.good("separate", "song.wav", "--priors", NAME, "-f", format, "-q")
+        with soundfile.SoundFile(f"stems/song/drums.{format}") as stem:
+            assert stem.comment.startswith("deepsep ") and stem.comment.endswith(made)
+    found = json.loads(deepsep.good("separate", "song.wav", "--priors", NAME, "--json", "--overwrite"))
+    assert found["origins"]["drums"]["commit"] == commit
+    assert commit in deepsep.good("priors", "info", NAME)
 
 
 # --- info and list
@@ -408,6 +425,28 @@ def test_card_only_sends_nothing(deepsep, api, tmp_path):
     assert deepsep.good("priors", "push", folder, NAME, "--card-only").strip() == str(folder / "README.md")
     assert (folder / "README.md").is_file()
     assert api.sent == {}
+
+
+def test_a_push_by_the_real_client_is_there_for_others(server, tmp_path):
+    folder = folder_of(tmp_path / "band", "flute", "hum")
+    server.token = "t"
+    cache = tmp_path / "elsewhere"
+    environment = {
+        **os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(cache), "HF_TOKEN": "t", "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "deepsep", "priors", "push", folder, "ana/winds", "-q"],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    commit = server.repos["ana/winds"].refs["main"]
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == f"{server.url}/ana/winds/commit/{commit}\n"
+    base, _ = pin("ana/winds", {})
+    assert base == f"ana/winds@{commit}" and model.assemble(base).sources == ["flute", "hum"]
+    assert (
+        "deepsep separate song.mp3 --priors ana/winds" in (hub.resolve(base).folder / "README.md").read_text()
+    )
 
 
 def test_what_cannot_be_pushed_is_left_alone(deepsep, api, tmp_path):

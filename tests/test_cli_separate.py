@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -16,7 +18,8 @@ import torch
 from cli_fixtures import FOUR, RATE, noise, program, read, record, tree
 from tiny import folder_of
 
-from deepsep import audio, hub, ni_stem
+from deepsep import __version__, audio, hub, ni_stem
+from deepsep.commands import batch as batches
 from deepsep.errors import DeepsepError
 from deepsep.tags import Tags, read_tags, write_tags
 
@@ -109,6 +112,30 @@ def test_a_stem_file(separate):
     np.testing.assert_allclose(streams[1:].sum(0), streams[0], atol=1e-4)
     names = [stem["name"] for stem in ni_stem.read_manifest(Path("out/song.stem.mp4"))["stems"]]
     assert names == ["Drums", "Bass", "Other", "Vocals"]
+
+
+@pytest.mark.parametrize("encoder", [ni_stem._encode_pyav, ni_stem._encode_ffmpeg])
+def test_a_stem_file_says_what_made_it(encoder, separate, priors, monkeypatch):
+    if encoder is ni_stem._encode_ffmpeg and not shutil.which("ffmpeg"):
+        pytest.skip("ffmpeg is not installed")
+    monkeypatch.setattr(ni_stem, "_encoder", lambda: encoder)
+    record(Path("song.flac"), noise(1.0, rate=44100), 44100)
+    write_tags("song.flac", Tags(fields={"title": "Blå"}))
+    separate("song.flac", "-f", "stem")
+    atoms = mutagen.File("out/song.stem.mp4").tags
+    assert atoms["\xa9cmt"] == [f"deepsep {__version__}, encoder, seed 0; priors {priors.name}"]
+    assert atoms["\xa9nam"] == ["Blå"]
+
+
+def test_the_comment_says_which_source_came_from_where(separate, priors):
+    folder_of(Path("secret/mine"), "flute")
+    record(Path("song.wav"))
+    separate(
+        "song.wav", "--prior", "flute=secret/mine", "--sources", "vocals,drums,flute", "--seed", "7", *SHORT
+    )
+    with sf.SoundFile("out/song/flute.wav") as stem:
+        made = f"deepsep {__version__}, sgld, seed 7; priors vocals, drums: {priors.name}; flute: mine"
+        assert stem.comment == made
 
 
 def test_a_stem_file_needs_four_stems(deepsep, priors):
@@ -353,6 +380,21 @@ def test_a_run_that_is_stopped_leaves_nothing_half_done(number, code, priors, tm
     assert run.returncode == code
     assert err.count("\n") == (1 if number == signal.SIGINT else 0) and "Traceback" not in err
     assert tree(tmp_path) == ["long.wav"]
+
+
+def test_long_tracks_tell_how_far_they_are_where_no_person_watches(deepsep, priors, monkeypatch):
+    monkeypatch.setattr(batches, "EVERY", 0)
+    record(Path("long.wav"), noise(30))
+    words = ("separate", "long.wav", "--priors", priors, "--overwrite")
+    _, _, err = deepsep(*words)
+    *lines, last = err.splitlines()
+    assert len(lines) > 2 and all(
+        re.fullmatch(r"long.wav: \d+ % of 30 s, \d+:\d\d left", line) for line in lines
+    )
+    assert last.startswith("long.wav: 30.0 s in ")
+    shares = [int(line.split()[1]) for line in lines]
+    assert shares == sorted(shares) and shares[-1] == 100
+    assert deepsep(*words, "-q") == (0, "", "")
 
 
 def test_nobody_reads_stdout(priors, tmp_path):

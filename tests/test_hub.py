@@ -444,45 +444,50 @@ def test_the_cache_lists_and_removes_priors_only(server):
     assert len(list(Path(constants.HF_HUB_CACHE).glob("models--*"))) == 1
 
 
-class FakeApi:
-    """Stands for HfApi: uploading needs more of the Hub than a test should rebuild."""
-
-    calls: list[tuple]
-
-    def __init__(self, token=None):
-        type(self).calls = [("token", token)]
-
-    def create_repo(self, repo_id, **options):
-        self.calls.append(("create_repo", repo_id, options))
-
-    def create_branch(self, repo_id, **options):
-        self.calls.append(("create_branch", repo_id, options))
-
-    def upload_folder(self, *, folder_path, allow_patterns, **options):
-        from huggingface_hub.utils import filter_repo_objects
-
-        names = sorted(path.name for path in folder_path.iterdir())
-        self.calls.append(
-            ("upload", list(filter_repo_objects(names, allow_patterns=allow_patterns)), options)
-        )
-        return type("Commit", (), {"commit_url": "https://hub/commit/1"})()
+@pytest.fixture
+def own(server, monkeypatch):
+    """The server, which takes pushes of who shows the token "t"; by LFS, since Xet goes past any endpoint."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    server.token = "t"
+    return server
 
 
-def test_push_sends_what_config_lists(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.HfApi", FakeApi)
+def test_push_sends_what_config_lists_and_it_comes_back_the_same(own, tmp_path):
     folder = write(tmp_path / "band", priors())
-    assert hub.push(folder, NAME, private=True, revision="v1", token="t") == "https://hub/commit/1"
-    token, create, branch, (_, names, options) = FakeApi.calls
-    assert token == ("token", "t")
-    assert create == ("create_repo", NAME, {"private": True, "exist_ok": True})
-    assert branch == ("create_branch", NAME, {"branch": "v1", "exist_ok": True})
-    assert set(names) == set(priors()) - {"old.bin"}
-    assert options["revision"] == "v1"
+    address = hub.push(folder, "ana/new", private=True, token="t")
+    repo = own.repos["ana/new"]
+    commit = repo.refs["main"]
+    assert address == f"{own.url}/ana/new/commit/{commit}"
+    assert repo.private
+    sent = {name: data for name, data in priors().items() if name != "old.bin"}
+    assert {n: d for n, d in repo.commits[commit].items() if n != ".gitattributes"} == sent
+    found = hub.resolve("ana/new")
+    assert found.commit == commit
+    assert {path.name: path.read_bytes() for path in found.folder.iterdir()} == sent
+
+
+def test_push_to_a_branch_leaves_main_alone(own, tmp_path):
+    before = own.repos[NAME].refs["main"]
+    changed = priors(vocals=b"new " * 1000)
+    hub.push(write(tmp_path / "band", changed), NAME, revision="v2", token="t")
+    assert own.repos[NAME].refs["main"] == before
+    found = hub.resolve(f"{NAME}@v2")
+    assert found.commit == own.repos[NAME].refs["v2"] != before
+    assert (found.folder / "vocals.safetensors").read_bytes() == b"new " * 1000
+
+
+def test_a_damaged_folder_is_not_pushed(own, tmp_path):
+    folder = write(tmp_path / "band", priors())
     (folder / "drums.safetensors").write_bytes(b"other")
-    FakeApi.calls.clear()
     with pytest.raises(DeepsepError, match="damaged"):
-        hub.push(folder, NAME)
-    assert FakeApi.calls == []
+        hub.push(folder, NAME, token="t")
+    assert own.log == []
+
+
+def test_push_without_permission_says_how_to_log_in(own, tmp_path):
+    with pytest.raises(DeepsepError, match=r"no permission for ana/band at .*; log in with `hf auth login`"):
+        hub.push(write(tmp_path / "band", priors()), NAME, token="wrong")
+    assert own.large == {}
 
 
 def test_push_to_a_server_that_says_no(server, tmp_path):

@@ -192,21 +192,21 @@ def track(tmp_path):
     return folder / "a.b.wav"
 
 
-def plan(track, out, pattern="{track}/{stem}.{ext}", names=NAMES, overwrite=False):
-    return plan_paths(track, out, pattern, names, "wav", overwrite=overwrite, priors="tiny")
+def plan(track, out, pattern="{track}/{stem}.{ext}", names=NAMES):
+    return plan_paths(track, out, pattern, names, "wav", priors="tiny", sample=3)
 
 
 def test_plan_fills_the_pattern_in_order_and_creates_nothing(track, tmp_path):
-    paths = plan(track, tmp_path / "out", "{priors}/{parent}/{track}/{stem}.{ext}")
+    paths = plan(track, tmp_path / "out", "{priors}/{parent}/{track}/{sample}/{stem}.{ext}")
     assert list(paths) == NAMES
-    assert paths["bass"] == tmp_path / "out" / "tiny" / "album" / "a.b" / "bass.wav"
+    assert paths["bass"] == tmp_path / "out" / "tiny" / "album" / "a.b" / "3" / "bass.wav"
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("pattern", "found"),
     [
-        ("{track}/{name}.{ext}", r"\{name\}.*\{track\}, \{stem\}"),
+        ("{track}/{name}.{ext}", r"\{name\}.*\{track\}, \{stem\}.*\{sample\}"),
         ("{track.parent}/{stem}.wav", r"\{track.parent\}"),
         ("{stem!r}.wav", r"\{stem\}"),
         ("{track/{stem}.wav", "cannot be read|uses"),
@@ -220,17 +220,9 @@ def test_bad_patterns(track, tmp_path, pattern, found):
         plan(track, tmp_path, pattern)
 
 
-def test_existing_output_needs_overwrite(track, tmp_path):
-    plan(track, tmp_path, "{stem}.wav")["bass"].write_bytes(b"old")
-    with pytest.raises(DeepsepError, match=r"bass\.wav: exists; use --overwrite to replace it"):
-        plan(track, tmp_path, "{stem}.wav")
-    assert plan(track, tmp_path, "{stem}.wav", overwrite=True)["bass"] == tmp_path / "bass.wav"
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_input_is_never_overwritten(track, overwrite):
+def test_input_is_never_overwritten(track):
     with pytest.raises(DeepsepError, match="is the input itself"):
-        plan(track, track.parent / ".." / "album", "{track}.{ext}", names=["vocals"], overwrite=overwrite)
+        plan(track, track.parent / ".." / "album", "{track}.{ext}", names=["vocals"])
 
 
 def test_folder_that_cannot_be_made(track, tmp_path):
@@ -239,7 +231,7 @@ def test_folder_that_cannot_be_made(track, tmp_path):
         plan(track, tmp_path / "file" / "deeper")
     (tmp_path / "taken" / "a.b" / "drums.wav").mkdir(parents=True)
     with pytest.raises(DeepsepError, match="is a folder"):
-        plan(track, tmp_path / "taken", overwrite=True)
+        plan(track, tmp_path / "taken")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "from_stdin"]
 
+EVERY = 30  # seconds between lines on a long track, where no person watches
+
 
 def from_stdin(folder: Path) -> Path:
     """What comes on stdin as a file in `folder`, since a track is read twice."""
@@ -37,14 +40,14 @@ def from_stdin(folder: Path) -> Path:
 
 
 class Progress:
-    """Two bars on a terminal, each with the time left: this track, and all of them; nothing elsewhere."""
+    """Two bars on a terminal, each with the time left: this track, and all of them; now and then a line elsewhere."""
 
-    def __init__(self, seconds: Sequence[float | None], *, live: bool) -> None:
+    def __init__(self, seconds: Sequence[float | None], *, live: bool, lines: bool) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
-        self.seconds, self.number, self.before = seconds, 0, 0.0
+        self.seconds, self.lines, self.number, self.before = seconds, lines, 0, 0.0
         self.bars = Bars(
             TextColumn("{task.description}", markup=False), BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(elapsed_when_finished=True),
@@ -58,8 +61,14 @@ class Progress:
         """Within, the result hears how many seconds of this track are done."""
         length = self.seconds[self.number]
         task = self.bars.add_task(name, total=length)
+        began = told = time.monotonic()
 
         def tell(seconds: float) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if self.lines and now - told >= EVERY:
+                told = now
+                say(f"{name}: {so_far(seconds, length, now - began)}")
             self.bars.update(task, completed=seconds)
             if self.all is not None:
                 self.bars.update(self.all, completed=self.before + seconds)
@@ -112,7 +121,9 @@ class Batch:
         """Separates every track, the rest too when one fails. Raises typer.Exit on Ctrl-C."""
         from .. import tracks
 
-        progress = Progress([job.seconds for job in jobs], live=self.terminal)
+        progress = Progress(
+            [job.seconds for job in jobs], live=self.terminal, lines=not (self.terminal or self.quiet)
+        )
         table = self.terminal and len(jobs) > 1
         try:
             with progress.bars:
@@ -184,6 +195,14 @@ class Batch:
             why = row["error"].removeprefix(f"{row['source']}: ")
             table.add_row(Text(Path(row["source"]).name), "", "", Text(f"failed: {why}", "red"))
         Console(stderr=True).print(table)
+
+
+def so_far(seconds: float, length: float | None, took: float) -> str:
+    """How far a track is after `took` seconds of work."""
+    if not length or not seconds:
+        return f"{seconds:.0f} s done"
+    minutes, rest = divmod(round(took * max(0.0, length / seconds - 1)), 60)
+    return f"{100 * seconds / length:.0f} % of {length:.0f} s, {minutes}:{rest:02d} left"
 
 
 def reason(error: BaseException, source: Path) -> str:

@@ -40,7 +40,7 @@ def fetch(
     """`hub.resolve` for people: config.json, then the licence where weights are still to come, then these.
 
     It asks the server no more than `hub.resolve` alone, but for one HEAD at a first download. `quiet` shows
-    neither licence nor progress.
+    no progress; the licence is told even then, since it comes once.
     """
     first = hub.resolve(spec, offline=offline, only=[])
     if first.kind != "hub":
@@ -58,7 +58,7 @@ def fetch(
             raise
     if not quiet:
         say(f"{first.name} at commit {first.commit}: {', '.join(facts['sources'])}")
-        say(f"licence of the weights: {card.licence_line(facts)}")
+    say(f"licence of the weights{f' of {name}' if quiet else ''}: {card.licence_line(facts)}")
     with Downloads(quiet) as progress:
         hub.resolve(name, only=only, on_progress=progress)
     return first

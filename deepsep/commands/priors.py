@@ -172,6 +172,10 @@ def push(
     if card_only:
         typer.echo(str(written))
         return
+    if quiet:
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
     address = hub.push(folder, repo, private=private, revision=revision)
     if not quiet:
         say(f"pushed {', '.join(facts['sources'])} ({size_of(facts['size'])})")

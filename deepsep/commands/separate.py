@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import SgldConfig
+from ..config import SURE_CHAINS, SgldConfig, default_sgld
 from ..errors import DeepsepError
 from .batch import Batch, from_stdin
 from .common import (
@@ -35,11 +36,12 @@ __all__ = ["separate"]
 
 SGLD = SgldConfig()
 FORMATS = ("wav", "flac", "mp3", "ogg", "stem")
+LANGEVIN = ("init", "steps", "levels", "sigma_max", "sigma_min", "temperature", "chains")
 MOST_SAMPLES = 32  # each holds a file open for every stem
-SURE_CHAINS = 4  # from which the spread is told where nobody says how many
 
 
 def separate(
+    context: typer.Context,
     inputs: Annotated[
         list[str], typer.Argument(metavar="FILE...", help="Songs, folders, glob patterns, or - for stdin.")
     ],
@@ -127,17 +129,24 @@ def separate(
     if report and format == "stem":
         raise usage("--report needs the stems in files of their own; use another --format")
     check_choices(format=format, bit_depth=bit_depth, codec=codec, method=method, init=init)
+    if quiet and verbose:
+        raise usage("--quiet and --verbose exclude each other")
     replaced = pairs(prior, "--prior")
+    typed = {n for n in context.params if source_of(context, n) == "COMMANDLINE"}
+    check_idle(typed, format, bit_depth, samples)
+    if method == "encoder":
+        check_method(typed, method)
     drawn = samples > 1 or uncertainty
-    heat = temperature if temperature is not None else 1.0 if drawn else SGLD.temperature
+    usual = default_sgld(draws=samples > 1, uncertainty=uncertainty)
     try:
-        config = SgldConfig(
-            levels=levels, steps=steps, sigma_max=sigma_max, sigma_min=sigma_min, temperature=heat,
-            chains=chains or (SURE_CHAINS if uncertainty else SGLD.chains),
+        config = replace(
+            usual, levels=levels, steps=steps, sigma_max=sigma_max, sigma_min=sigma_min,
+            temperature=usual.temperature if temperature is None else temperature,
+            chains=chains or usual.chains,
         )  # fmt: skip
     except DeepsepError as error:
         raise usage(str(error)) from None
-    if drawn and heat == 0 and method != "encoder":
+    if drawn and config.temperature == 0:
         raise usage("--samples and --uncertainty need a --temperature above 0")
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -159,6 +168,8 @@ def separate(
         base, others = pin(priors, replaced, offline=offline, quiet=quiet)
         model = models.assemble(base, others, sources=listed(sources), device=picked, offline=offline)
         chosen, start = separation.choose_method(method, init, model)
+        if chosen == "encoder":
+            check_method(typed, method)
         settings = separation.Settings(
             method=chosen, init=start, sgld=config, seed=seed, batch_size=batch_size, device=picked,
             samples=samples,
@@ -207,6 +218,39 @@ def check_choices(**chosen: str) -> None:
         if value not in known[option]:
             name = option.replace("_", "-")
             raise usage(f"--{name} {value} is not one of {', '.join(known[option])}")
+
+
+def source_of(context: typer.Context, name: str) -> str:
+    """Where an option's value comes from; by name, since newer typers bring a click of their own."""
+    return getattr(context.get_parameter_source(name), "name", "")
+
+
+def check_idle(typed: set[str], format: str, bit_depth: str, samples: int) -> None:
+    """Ends with a line and exit code 2 where an option that was typed would do nothing."""
+    idle = {
+        "bit_depth": (format not in ("wav", "flac"), f"{format} has no bit depth; leave --bit-depth out"),
+        "bitrate": (format != "mp3", f"--bitrate is of mp3; use --format mp3, or leave it out of {format}"),
+        "codec": (
+            format != "stem",
+            f"--codec is of stem files; use --format stem, or leave it out of {format}",
+        ),
+        "chains": (samples > 1, "--samples takes a chain for each sample; leave --chains out"),
+    }
+    for name, (useless, message) in idle.items():
+        if name in typed and useless:
+            raise usage(message)
+    if format == "flac" and bit_depth == "float" and "bit_depth" in typed:
+        raise usage("flac holds no floats; use --bit-depth 24 or 16, or --format wav")
+
+
+def check_method(typed: set[str], method: str) -> None:
+    """The same for the options of Langevin where the encoder separates."""
+    if found := [name for name in LANGEVIN if name in typed]:
+        option = "--" + found[0].replace("_", "-")
+        way = (
+            "use --method sgld" if method == "encoder" else "these priors have an encoder; add --method sgld"
+        )
+        raise usage(f"{option} is of Langevin and does nothing here; {way}")
 
 
 def slug(priors: str) -> str:
