@@ -37,6 +37,7 @@ __all__ = [
     "StemSpool",
     "StemWriter",
     "check_format",
+    "check_pattern",
     "plan_paths",
     "shared_gain",
 ]
@@ -91,7 +92,7 @@ def plan_paths(
     Raises DeepsepError for an unknown key, for two stems in one place, for a path that is the input
     itself or a folder, and for a folder that cannot be written.
     """
-    _check_pattern(pattern)
+    check_pattern(pattern)
     known = {"track": track_name(track), "ext": ext, "parent": track.absolute().parent.name}
     known |= {"priors": priors, "sample": str(sample)}
     paths = {stem: out / pattern.format(stem=stem, **known) for stem in stems}
@@ -112,7 +113,8 @@ def plan_paths(
     return paths
 
 
-def _check_pattern(pattern: str) -> None:
+def check_pattern(pattern: str) -> None:
+    """Raises DeepsepError for a pattern that cannot be read, uses an unknown key or names no file."""
     allowed = ", ".join(f"{{{key}}}" for key in PATTERN_KEYS)
     try:
         fields = [(key, spec, conv) for _, key, spec, conv in string.Formatter().parse(pattern)]

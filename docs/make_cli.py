@@ -83,6 +83,8 @@ def parameters(function: Callable[..., Any]) -> list[Parameter]:
     hints = typing.get_type_hints(function, include_extras=True)
     found = []
     for parameter in inspect.signature(function).parameters.values():
+        if hints[parameter.name] is typer.Context:  # what Typer tells a command of its own call
+            continue
         kind, *notes = typing.get_args(hints[parameter.name])
         info = next(note for note in notes if isinstance(note, ParameterInfo))
         found.append(declared(parameter, kind, info))

@@ -244,9 +244,11 @@ def test_wrong_usage_is_one_line_and_two(words, separate):
         (("--method", "sgld", "--samples", "2", "--chains", "3"), "leave --chains out"),
         (("--method", "encoder", "--steps", "9"), "--steps is of Langevin"),
         (("--sigma-max", "2"), "add --method sgld"),
+        (("--filename", "{artist}/{stem}.{ext}"), "uses {artist}; it may use {track}, {stem}"),
+        (("--filename", "{stem}.{ext}", "--samples", "2"), "needs {sample}"),
     ],
 )
-def test_an_option_that_would_do_nothing_is_wrong_usage(words, says, separate):
+def test_an_option_that_cannot_do_its_work_is_wrong_usage(words, says, separate):
     record(Path("song.wav"))
     assert says in one_line(separate("song.wav", *words), code=2)
     assert not Path("out").exists()

@@ -160,6 +160,18 @@ def test_what_was_trained_is_told_and_nothing_half_made_stays(trained, data):
     assert {"SDR tones", "SDR bursts"} < set(config["encoder"]["simulated"])
 
 
+def test_a_prior_that_is_renewed_says_what_becomes_of_the_encoder(trained, data, tmp_path):
+    out = tmp_path / "p"
+    shutil.copytree(trained[0], out)
+    before = (out / "encoder.safetensors").read_bytes()
+    words = ("train-prior", "-o", out, *TINY_FLOW, "--steps", 1)
+    code, told = run(*words, "--source", "tones", data / "tones", "--overwrite")
+    assert code == 0 and any("train-encoder --priors" in line for line in told)
+    assert (out / "encoder.safetensors").read_bytes() == before
+    code, told = run(*words, "--source", "third", data / "tones")
+    assert code == 0 and not any("train-encoder" in line for line in told)
+
+
 def test_recordings_are_read_once_and_a_changed_folder_leaves_no_old_cache(tmp_path):
     folder = tmp_path / "data"
     record(folder / "a.wav", bursts(0.6, 1), RATE)

@@ -102,7 +102,7 @@ def test_bash_completes(typed, offers):
 def test_the_python_page_runs(tmp_path, monkeypatch, capsys):
     text = (DOCS / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     bundled = folder_of(tmp_path / "bundled", "vocals", "drums", "bass", "other", encoder=True)
     monkeypatch.setattr(hub, "_bundled", lambda: bundled)
     monkeypatch.chdir(tmp_path)

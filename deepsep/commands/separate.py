@@ -148,6 +148,8 @@ def separate(
         raise usage(str(error)) from None
     if drawn and config.temperature == 0:
         raise usage("--samples and --uncertainty need a --temperature above 0")
+    if filename is not None:
+        check_filename(filename, samples)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -218,6 +220,18 @@ def check_choices(**chosen: str) -> None:
         if value not in known[option]:
             name = option.replace("_", "-")
             raise usage(f"--{name} {value} is not one of {', '.join(known[option])}")
+
+
+def check_filename(pattern: str, samples: int) -> None:
+    """Ends with a line and exit code 2 for a pattern that no track could use."""
+    from ..stems import check_pattern
+
+    try:
+        check_pattern(pattern)
+    except DeepsepError as error:
+        raise usage(f"--filename: {error}") from None
+    if samples > 1 and "{sample}" not in pattern:
+        raise usage(f"--samples {samples} needs {{sample}} in the pattern {pattern!r}")
 
 
 def source_of(context: typer.Context, name: str) -> str:
