@@ -135,11 +135,13 @@ def report(folder: Path, args: argparse.Namespace) -> None:
     page = folder / "page" / "four" / "report.html"
     print(f"report of 4 minutes, 4 stems: {page.stat().st_size / 1e6:.1f} MB")
     options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
+    driver = webdriver.ChromeService(shutil.which("chromedriver"))
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     paints = []
     for _ in range(3):
-        browser = webdriver.Chrome(options=options)
+        browser = webdriver.Chrome(options=options, service=driver)
         try:
             browser.get(page.as_uri())
             script = "return performance.getEntriesByName('first-contentful-paint').map(e => e.startTime)"

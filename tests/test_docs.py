@@ -62,6 +62,22 @@ def test_every_command_has_an_example_that_parses(name):
                 assert set(parameter.names) & set(words), f"the example lacks {parameter.names[0]}"
 
 
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_pages_have_their_options(page):
+    blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for line in "".join(blocks).replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] != ["deepsep"] or words[1].startswith("-") or page.name == "cli.md":
+            continue
+        name = next((n for n in (" ".join(words[:3]), " ".join(words[:2])) if n in COMMANDS), None)
+        assert name, line
+        known = {spelling for p in COMMANDS[name].parameters for spelling in p.names}
+        assert {word for word in words if re.match("-+[a-z]", word)} <= known, line
+
+
 def test_the_page_says_what_the_program_takes():
     """The declarations that the page is made from against the commands that Typer builds of them."""
     built = {}

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from .. import __version__
 from ..errors import DeepsepError
 from .common import OfflineOption, PriorsOption, ThreadsOption, say, set_threads, usage
-from .fetch import fetch
+from .fetch import fetch, pinned_name
 
 __all__ = ["sample"]
 
@@ -70,7 +71,9 @@ def sample(
     signal = sonify.sonify(x_dn, spectrum, samples, iterations=iterations, rng=rng)
     sound = sonify.levelled(signal.numpy())
     out.parent.mkdir(parents=True, exist_ok=True)
-    with StemWriter({source: out}, spectrum.rate, 1, format=kind, frames=samples) as writer:
+    place = pinned_name(found) if found.commit else Path(found.name).name
+    made = f"deepsep {__version__}, a draw from the prior of {source}, seed {seed}; priors {place}"
+    with StemWriter({source: out}, spectrum.rate, 1, format=kind, frames=samples, comment=made) as writer:
         writer.write(sound[None])
     if not quiet:
         silent = "; silent throughout" if not sound.any() else ""
