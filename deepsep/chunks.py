@@ -3,9 +3,8 @@
 Shape suffixes: c audio channel, f bin, k stem, d band, n frame.
 
 Window i is trusted on frames [i core, (i + 1) core) and sees `context` frames more on either side; beyond the signal
-lies silence. The last window is cut to what is left, in multiples of ALIGN frames; where another would get less than
-half a core, it takes that too, since a window's context costs the same for few frames as for many. Estimates fade into
-one another over `fade` frames about each border, with weights that sum to 1.
+lies silence; the last window is cut to what is left, in multiples of ALIGN frames. Estimates fade into one another
+over `fade` frames about each border, with weights that sum to 1.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ ALIGN = 32  # frames; networks that halve frames need lengths and starts that di
 class Window(NamedTuple):
     """A stretch of frames: (c, f, context + core + context), its first frame, and how many of the core are real.
 
-    The last one's core may be shorter, or half as long again.
+    The last one's core may be shorter.
     """
 
     spectra: Tensor
@@ -34,26 +33,24 @@ class Window(NamedTuple):
 
 def windows(spectra_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[Window]:
     """Cuts consecutive frames into windows; the last is filled up with silence."""
-    spare = core // 2 // ALIGN * ALIGN
     held: Tensor | None = None
     first = -context
     for piece in spectra_cfn:
         if held is None:
             held = piece.new_zeros(*piece.shape[:-1], context)
         held = torch.cat([held, piece], -1)
-        while held.shape[-1] >= context + core + max(context, spare):
+        while held.shape[-1] >= core + 2 * context:
             yield Window(held[..., : core + 2 * context].clone(), first, core)
             held = held[..., core:]
             first += core
     if held is None:
         return
-    while (left := held.shape[-1] - context) > 0:
-        frames = core if left >= core + spare else left
-        aligned = -(-frames // ALIGN) * ALIGN
-        length = aligned if frames > core else min(core, aligned)
+    while held.shape[-1] > context:
+        left = held.shape[-1] - context
+        length = min(core, -(-left // ALIGN) * ALIGN)
         padded = torch.nn.functional.pad(held, (0, max(0, length + context - left)))
-        yield Window(padded[..., : length + 2 * context].clone(), first, frames)
-        held = held[..., max(core, frames) :]
+        yield Window(padded[..., : length + 2 * context].clone(), first, min(core, left))
+        held = held[..., core:]
         first += core
 
 
@@ -88,7 +85,7 @@ def join(
     for window, estimate in estimates:
         # index 0 lies half a fade before the window's first border, index `core` as much before its second
         frames = window.spectra[..., context - half : context + window.frames]
-        body = estimate[..., context - half : context + max(core, window.frames) + half]
+        body = estimate[..., context - half : context + core + half]
         start = half
         if tail is not None:
             mixed = tail * (1 - rise).to(body) + body[..., :fade] * rise.to(body)

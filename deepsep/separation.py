@@ -26,7 +26,8 @@ from .spectrum import Spectrum, stereo_power
 __all__ = ["Settings", "choose_method", "gains_of", "pick_device", "separate_blocks"]
 
 Method = Literal["sgld", "encoder"]
-CORE = 256  # frames of a window that count
+CORE = 256  # frames of a window that count, about
+ENCODER_CORE = 512
 SGLD_CONTEXT = 64
 SGLD_FADE = 32
 ENCODER_DRAWS = 16  # from q, for its spread
@@ -106,7 +107,7 @@ def separate_blocks(
         for block in blocks:
             yield np.zeros((settings.samples * len(groups), *block.shape), np.float32)
         return
-    core, context, fade = layout(model, settings)
+    core, context, fade = layout(model, settings, spectrum.frames(samples))
     scaled = (
         torch.from_numpy(np.ascontiguousarray(block / rms)).float().to(settings.device) for block in blocks
     )
@@ -133,12 +134,19 @@ def separate_blocks(
             on_progress(done)
 
 
-def layout(model: Model, settings: Settings) -> tuple[int, int, int]:
-    """Core, context and fade of the windows, in frames."""
+def layout(model: Model, settings: Settings, frames: int) -> tuple[int, int, int]:
+    """Core, context and fade of the windows, in frames, for a track of `frames`.
+
+    Cores of one track are alike, so that a short one's windows share a batch and none is mostly context.
+    """
     deep = model.encoder.config.context if model.encoder else 0
     if settings.method == "encoder":
-        return CORE, deep, 0
-    return CORE, max(SGLD_CONTEXT, deep), SGLD_FADE
+        largest, context, fade = ENCODER_CORE, deep, 0
+    else:
+        warm = deep if settings.init == "encoder" else 0
+        largest, context, fade = CORE, max(SGLD_CONTEXT, warm), SGLD_FADE
+    number = max(1, round(frames / largest))
+    return -(-frames // (number * chunks.ALIGN)) * chunks.ALIGN, context, fade
 
 
 def tell_spread(
