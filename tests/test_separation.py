@@ -99,7 +99,7 @@ def test_the_encoder_in_windows_equals_the_whole(model, monkeypatch):
 @METHODS
 @pytest.mark.parametrize("frames", [1, 31, 250, 431, 900, 2_000, 100_000])
 def test_windows_are_alike_and_few(model, settings, frames):
-    core, context, _ = separation.layout(model, settings, frames)
+    core, *_ = separation.layout(model, settings, frames)
     largest = separation.ENCODER_CORE if settings.method == "encoder" else separation.CORE
     number = -(-frames // core)
     assert core % ALIGN == 0 and core <= 1.5 * largest + ALIGN
