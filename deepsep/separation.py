@@ -31,6 +31,7 @@ ENCODER_CORE = 512
 SGLD_CONTEXT = 64
 SGLD_FADE = 32
 ENCODER_DRAWS = 16  # from q, for its spread
+LEAST_GAIN = 1e-6  # of a pooled estimate, 60 dB below the mixture
 INDEPENDENT = 0.375  # coefficients per bin and frame: frames overlap by three quarters
 
 
@@ -248,14 +249,20 @@ def sgld_gains(
 def sgld_draws(
     planes_bcdn: Tensor, first: Sequence[int], model: Model, spectrum: Spectrum, settings: Settings
 ) -> Iterator[tuple[int, Tensor]]:
-    """Wiener gains (b, k, d, n) of every late iterate, with the number of its chain."""
+    """Wiener gains (b, k, d, n) of every late iterate, with the number of its chain.
+
+    A chain that the encoder started is pooled with the encoder's estimate, q^(1 - w) p^w on the gains: q has learned
+    what the priors cannot say, and the other way round, and their geometric mean does better than either.
+    """
     config = settings.sgld
     power = (planes_bcdn[:, 0] + planes_bcdn[:, 1]) / 2
-    start = starting_point(planes_bcdn, power, model, spectrum, settings)
-    weight = spectrum.count_d * spectrum.present_d * INDEPENDENT
+    initial = initial_gains(planes_bcdn, model, spectrum, settings)
+    start = spectrum.to_x(power[:, None] * initial)
     posterior = Posterior(
         list(model.priors.values()),
-        BandLikelihood((power + spectrum.floor), weight, spectrum),
+        BandLikelihood(
+            (power + spectrum.floor), spectrum.count_d * spectrum.present_d * INDEPENDENT, spectrum
+        ),
         config.likelihood,
     )
     _, k, d, n = start.shape
@@ -268,19 +275,24 @@ def sgld_draws(
 
         for state, info in sgld.anneal(start, posterior, config, noise):
             if state.step > late:
-                yield chain, wiener_gains(info.denoised, spectrum)
+                gains = wiener_gains(info.denoised, spectrum)
+                yield chain, pooled(gains, initial, config.pool) if settings.init == "encoder" else gains
 
 
-def starting_point(
-    planes_bcdn: Tensor, power_bdn: Tensor, model: Model, spectrum: Spectrum, settings: Settings
-) -> Tensor:
-    """x (b, k, d, n) that explains the mixture: shared out by the encoder, or by the priors' mean spectra."""
+def pooled(gains: Tensor, others: Tensor, weight: float) -> Tensor:
+    """The geometric mean of two estimates' Wiener gains (b, k, d, n), a logarithmic opinion pool, normalised."""
+    logs = weight * gains.clamp_min(LEAST_GAIN).log() + (1 - weight) * others.clamp_min(LEAST_GAIN).log()
+    return logs.softmax(1)
+
+
+def initial_gains(planes_bcdn: Tensor, model: Model, spectrum: Spectrum, settings: Settings) -> Tensor:
+    """Wiener gains (b, k, d, n) that a chain starts from: the encoder's, or those of the priors' mean spectra."""
     if settings.init == "encoder":
         assert model.encoder is not None
-        gains = model.encoder(mixture_features(planes_bcdn, spectrum)).log_gain.exp()
-    else:
-        gains = stationary_gains(model, spectrum)
-    return spectrum.to_x(power_bdn[:, None] * gains)
+        gains: Tensor = model.encoder(mixture_features(planes_bcdn, spectrum)).log_gain.exp()
+        return gains
+    stationary = stationary_gains(model, spectrum)
+    return stationary.expand(len(planes_bcdn), *stationary.shape[:-1], planes_bcdn.shape[-1])
 
 
 def stationary_gains(model: Model, spectrum: Spectrum) -> Tensor:

@@ -1,5 +1,7 @@
 """The stems are the mixture, shared out: whole, in any pieces, at any rate, for any gain."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -192,8 +194,28 @@ def test_a_chain_starts_where_the_mixture_is_explained(model, init):
     planes = stereo_power(spectrum.analyse(torch.from_numpy(song(0.3))), spectrum)[None, ..., :32]
     power = (planes[:, 0] + planes[:, 1]) / 2
     with torch.no_grad():
-        x = separation.starting_point(planes, power, model, spectrum, but(COOL, init=init))
+        gains = separation.initial_gains(planes, model, spectrum, but(COOL, init=init))
+    x = spectrum.to_x(power[:, None] * gains)
     torch.testing.assert_close((spectrum.to_power(x) - spectrum.floor).sum(1), power, rtol=1e-4, atol=1e-6)
+
+
+def test_a_pool_of_estimates_lies_between_them_and_explains_the_mixture():
+    one, two = torch.tensor([[0.9, 0.1, 0.0]]), torch.tensor([[0.1, 0.8, 0.1]])
+    for weight, same in ((1.0, one), (0.0, two)):
+        torch.testing.assert_close(separation.pooled(one, two, weight), same, atol=1e-5, rtol=0)
+    half = separation.pooled(one, two, 0.5)
+    torch.testing.assert_close(half.sum(1), torch.ones(1))
+    torch.testing.assert_close(half[0, 0] / half[0, 1], torch.tensor((0.9 * 0.1) ** 0.5 / (0.1 * 0.8) ** 0.5))
+
+
+def test_a_chain_that_the_encoder_started_is_pooled_with_it(model):
+    x = song(0.6)
+    warm = but(COOL, init="encoder")
+    encoder = separate(x, model, ENCODER)
+    close(separate(x, model, but(warm, sgld=replace(warm.sgld, pool=0.0))), encoder)
+    alone, both = (separate(x, model, but(warm, sgld=replace(warm.sgld, pool=w))) for w in (1.0, 0.4))
+    assert np.abs(both - encoder).max() > 1e-3
+    assert np.square(both - encoder).sum() < np.square(alone - encoder).sum()
 
 
 def test_auto_chooses_what_there_is(model):
