@@ -1,0 +1,43 @@
+"""What the bundled weights are scored on, they were not trained on."""
+
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def recordings(name):
+    lines = (DOCS / name).read_text().splitlines()
+    return dict(line.rsplit(" ", 1) for line in lines)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return recordings("training_recordings.txt")
+
+
+@pytest.fixture(scope="module")
+def scored():
+    return recordings("development_recordings.txt")
+
+
+def test_the_lists_are_whole(trained, scored):
+    assert {path.split("/")[0] for path in trained} == {"vocals", "drums", "bass", "other"}
+    songs = {path.split("/")[1] for path in scored}
+    assert any("Falcon" in song for song in songs) and {"potassium", "mdn_band"} <= songs
+    assert sum(song.startswith("d_") for song in songs) >= 8
+    for digest in (*trained.values(), *scored.values()):
+        assert len(digest) == 16 and int(digest, 16) >= 0
+
+
+def test_no_recording_is_both_trained_and_scored_on(trained, scored):
+    assert not set(trained.values()) & set(scored.values())
+
+
+def test_no_song_that_is_scored_was_trained_on_in_another_rendering(trained, scored):
+    songs = {path.split("/")[1] for path in scored}
+    for path in trained:
+        stem = Path(path).stem
+        assert not any(stem == song or stem.startswith(f"{song}_") for song in songs), path
+        assert "potassium" not in stem and "mdn" not in stem and "Falcon" not in stem
