@@ -2,7 +2,7 @@
 
 Usage: python docs/list_recordings.py NAME=DIR... > docs/training_recordings.txt
 
-One line a file: NAME/FOLDER/FILE and the start of its SHA-256. DIR is searched at any depth; FOLDER is the one below DIR.
+One line a file: NAME/PATH and the start of its SHA-256. DIR is searched at any depth.
 A test compares the two lists beside this script: nothing that is scored on was trained on.
 """
 
