@@ -106,6 +106,7 @@ class SgldConfig:
     likelihood: float = 1.0  # beta: tempers the mixture's log-likelihood
     chains: int = 1  # independent chains, averaged
     average: int = 5  # late iterates whose Wiener estimates are averaged
+    alpha: float = 1.0  # exponent of the magnitudes whose ratios are the gains; 2 is Wiener's
     pool: float = 0.4  # weight of a chain that the encoder started, against the encoder's own estimate
 
     def __post_init__(self) -> None:
@@ -119,6 +120,8 @@ class SgldConfig:
             raise DeepsepError(f"the step size must lie between 0 and 2, got {self.step_size:g}")
         if not 0 <= self.pool <= 1:
             raise DeepsepError(f"the weight of a pooled chain must lie between 0 and 1, got {self.pool:g}")
+        if not self.alpha > 0:
+            raise DeepsepError(f"the exponent of the magnitudes must be more than 0, got {self.alpha:g}")
         if self.temperature < 0 or self.likelihood < 0:
             raise DeepsepError("temperature and likelihood weight must not be negative")
 
@@ -130,6 +133,7 @@ def default_sgld(*, draws: bool = False, uncertainty: bool = False) -> SgldConfi
         temperature=1.0 if draws or uncertainty else best.temperature,
         chains=SURE_CHAINS if uncertainty else best.chains,
         pool=1.0 if draws or uncertainty else best.pool,
+        alpha=2.0 if draws or uncertainty else best.alpha,
     )
 
 

@@ -24,9 +24,13 @@ def mix(stems_bk: Tensor) -> Tensor:
     return stems_bk.sum(1)
 
 
-def wiener_gains(x_bkdn: Tensor, spectrum: Spectrum) -> Tensor:
-    """v_k / V for log-variances x (b, k, d, n); they sum to 1 over k, so the estimates sum to the mixture."""
-    return torch.softmax(spectrum.config.scale * x_bkdn, 1)
+def wiener_gains(x_bkdn: Tensor, spectrum: Spectrum, alpha: float = 2.0) -> Tensor:
+    """v_k / V for log-variances x (b, k, d, n); they sum to 1 over k, so the estimates sum to the mixture.
+
+    With alpha = 1, ratios of magnitudes v_k^(1/2), as if those added up: sources of heavy tails (Liutkus & Badeau,
+    Generalized Wiener filtering with fractional power spectrograms, 2015), and softer where v is not sure.
+    """
+    return torch.softmax(alpha / 2 * spectrum.config.scale * x_bkdn, 1)
 
 
 class Likelihood(Protocol):

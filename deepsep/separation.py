@@ -275,7 +275,7 @@ def sgld_draws(
 
         for state, info in sgld.anneal(start, posterior, config, noise):
             if state.step > late:
-                gains = wiener_gains(info.denoised, spectrum)
+                gains = wiener_gains(info.denoised, spectrum, config.alpha)
                 yield chain, pooled(gains, initial, config.pool) if settings.init == "encoder" else gains
 
 

@@ -35,6 +35,14 @@ def test_wiener_gains_are_shares_of_power_and_sum_to_one():
     torch.testing.assert_close(gains, power / mix(power)[:, None])
 
 
+def test_ratios_of_magnitudes_are_softer_and_sum_to_one_too():
+    x = sources() * 5
+    gains = wiener_gains(x, SPECTRUM, alpha=1.0)
+    magnitude = SPECTRUM.to_power(x).sqrt()
+    torch.testing.assert_close(gains, magnitude / mix(magnitude)[:, None])
+    assert (gains.amax(1) <= wiener_gains(x, SPECTRUM).amax(1)).all()
+
+
 def test_wiener_estimates_sum_to_the_mixture():
     x = sources(b=1)
     bins = SPECTRUM.n_fft // 2 + 1
