@@ -75,12 +75,12 @@ def separate(
 
     Args:
         samples: floats of shape (c, t) or (t,), full scale 1.0, at most 8 channels.
-        rate: sample rate in Hz; any, nothing is resampled.
+        rate: sample rate in Hz; any. Only priors of samples resample, and what that loses is shared out.
         priors: what `load_priors` gave, or what it takes; for more than one recording load them once.
         method: "sgld" (Langevin sampling under the priors), "encoder" (one pass), or "auto".
         init: where SGLD starts: "mixture", "encoder", or "auto".
-        sgld: settings of SGLD; by default those of the command line, which samples the posterior itself
-            (temperature 1) for `draws` and `on_uncertainty`.
+        sgld: settings of SGLD; by default those of the command line and the priors' domain, which sample the
+            posterior itself (temperature 1, in the spectral domain) for `draws` and `on_uncertainty`.
         draws: so many plausible separations instead of one best; each stem then has an axis more, in front.
         seed: same seed, same machine, same stems.
         batch_size: windows at a time; changes memory, not the result.
@@ -98,14 +98,16 @@ def separate(
         raise DeepsepError(f"batch_size must be at least 1, got {batch_size}")
     if draws is not None and draws < 2:
         raise DeepsepError(f"draws must be at least 2, got {draws}; leave it out for the one best separation")
-    config = sgld or default_sgld(draws=draws is not None, uncertainty=on_uncertainty is not None)
-    if (draws or on_uncertainty) and config.temperature == 0:
+    if (draws or on_uncertainty) and sgld and sgld.temperature == 0:
         raise DeepsepError("draws and uncertainty need a temperature above 0")
     picked = pick_device(device)
     if isinstance(priors, Model):
         model = priors.to(picked)
     else:
         model = load_priors(priors, device=picked, offline=offline)
+    config = sgld or default_sgld(
+        draws=draws is not None, uncertainty=on_uncertainty is not None, waveform=model.waveform is not None
+    )
     chosen, start = choose_method(method, init, model)
     settings = Settings(
         method=chosen,

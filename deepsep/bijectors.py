@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .networks import WaveNet
 
-__all__ = ["ActNorm", "BandCoupling", "FrameCoupling", "InvertibleConv", "Whitening"]
+__all__ = ["ActNorm", "BandCoupling", "Flip", "FrameCoupling", "InvertibleConv", "Squeeze", "Whitening"]
 
 
 class Whitening(nn.Module):
@@ -77,6 +77,38 @@ class ActNorm(nn.Module):
     def inverse(self, y_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
         ladj = -y_bdn.shape[-1] * self.log_scale.sum()
         return y_bdn * (-self.log_scale).exp() + self.loc, ladj.expand(len(y_bdn))
+
+
+class Squeeze(nn.Module):
+    """Time into channels (RealNVP, Dinh et al. 2017, section 3.6): (b, d, n) -> (b, d factor, n / factor).
+
+    A channel's `factor` samples of a frame become neighbouring channels, so that even and odd channels are even and
+    odd samples.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        b, d, n = x_bdn.shape
+        frames = x_bdn.reshape(b, d, n // self.factor, self.factor)
+        return frames.transpose(2, 3).flatten(1, 2), x_bdn.new_zeros(len(x_bdn))
+
+    def inverse(self, y_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        b, d, n = y_bdn.shape
+        frames = y_bdn.reshape(b, d // self.factor, self.factor, n)
+        return frames.transpose(2, 3).flatten(2, 3), y_bdn.new_zeros(len(y_bdn))
+
+
+class Flip(nn.Module):
+    """Channels in reverse order: a coupling's even and odd channels change places (FloWaveNet's change of order)."""
+
+    def forward(self, x_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x_bdn.flip(1), x_bdn.new_zeros(len(x_bdn))
+
+    def inverse(self, y_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.forward(y_bdn)
 
 
 class InvertibleConv(nn.Module):

@@ -46,7 +46,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "format": _whole(config.get("format")),
         "domain": clean(config.get("domain", "unknown"), 40),
-        "rate": _whole(_table(config.get("spectrum")).get("rate")),
+        "rate": _whole(_table(config.get("waveform") or config.get("spectrum")).get("rate")),
         "sources": sources,
         "licence": {s: clean(t.get("licence") or whole, 80) for s, t in each.items()},
         "data": {s: _statement(t.get("data") or config.get("data")) for s, t in each.items()},

@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from . import __version__
-from .commands import doctor, evaluate, priors, sample, separate, train
+from .commands import doctor, evaluate, priors, sample, separate, toy, train
 from .commands.common import INTERRUPTED, say
 from .errors import DeepsepError
 
@@ -31,6 +31,7 @@ app.command("train-encoder")(train.train_encoder)
 app.command()(evaluate.evaluate)
 app.add_typer(priors.app, name="priors")
 app.command()(sample.sample)
+app.command()(toy.toy)
 app.command()(doctor.doctor)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
@@ -9,11 +10,15 @@ from .errors import DeepsepError
 
 __all__ = [
     "SURE_CHAINS",
+    "WAVEFORM_SGLD",
     "EncoderConfig",
     "FlowConfig",
     "SgldConfig",
     "SpectrumConfig",
     "TrainConfig",
+    "WaveformConfig",
+    "WaveformEncoderConfig",
+    "WaveformFlowConfig",
     "default_sgld",
     "from_dict",
     "to_dict",
@@ -64,6 +69,82 @@ class FlowConfig:
             )
 
 
+MASKS = ("channel", "checkerboard", "alternate")
+SHUFFLES = ("conv", "flip")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaveformConfig:
+    """The time domain: at which rate priors hear samples, how many at a time, and at which level."""
+
+    rate: int = 14700
+    window: int = 512  # samples of a training example, and of a window in separation
+    level: str = "relative"  # to a mixture of RMS 1; "absolute" takes samples as they are
+
+    def __post_init__(self) -> None:
+        if self.window < 64 or self.window % 64:
+            raise DeepsepError(f"a window must be a multiple of 64 samples, got {self.window}")
+        if self.rate < 1 or self.level not in ("relative", "absolute"):
+            raise DeepsepError(
+                f"a waveform has a positive rate and a relative or absolute level, got {self.rate}, {self.level}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaveformFlowConfig:
+    """A noise-conditional flow prior on samples (1, t): blocks of a squeeze, flows, and a split (FloWaveNet)."""
+
+    squeeze: tuple[int, ...] = (16,)  # factor of each block, time into channels
+    flows: int = 6  # of each block: ActNorm, shuffle, affine coupling
+    mask: str = "channel"  # what a coupling is given: channels, frames (checkerboard), or either in turn
+    shuffle: str = (
+        "conv"  # before each coupling: invertible 1x1 convolution, or flip, the even/odd mask inverted
+    )
+    split: bool = (
+        False  # after each block but the last, half the channels leave, with learned mean and variance
+    )
+    hidden: int = 64
+    layers: int = 5
+    kernel: int = 3
+    log_scale_bound: float = 3.0
+    sigma_min: float = 0.01
+    sigma_max: float = 6.0
+    bands: int = 293  # of the mean spectrum that is kept for the stationary Wiener filter
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "squeeze", tuple(self.squeeze))
+        if not self.squeeze or min(self.squeeze) < 1 or self.squeeze[0] < 2:
+            raise DeepsepError(
+                "a waveform flow needs one or more blocks, the first of a squeeze of 2 or more"
+            )
+        if min(self.flows, self.hidden, self.layers, self.kernel) < 1:
+            raise DeepsepError("a waveform flow needs 1 or more flows, layers and hidden units")
+        if self.mask not in MASKS or self.shuffle not in SHUFFLES:
+            raise DeepsepError(
+                f"a flow's mask is one of {', '.join(MASKS)}, its shuffle {' or '.join(SHUFFLES)}"
+            )
+        if min(self.channels()) < 2:
+            raise DeepsepError("the splits leave a block of one channel; squeeze more, or split less")
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise DeepsepError(
+                f"noise levels must be 0 < min < max, got {self.sigma_min:g} and {self.sigma_max:g}"
+            )
+
+    def channels(self) -> list[int]:
+        """Channels of each block."""
+        found, width = [], 1
+        for factor in self.squeeze:
+            width *= factor
+            found.append(width)
+            width = width // 2 if self.split else width
+        return found
+
+    @property
+    def multiple(self) -> int:
+        """What the number of samples must be a multiple of."""
+        return math.prod(self.squeeze)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
     """The amortized posterior q(x_1..x_K | m): a U-Net over bands and frames."""
@@ -94,6 +175,21 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WaveformEncoderConfig:
+    """The amortized posterior q(s_1..s_K | m) on samples: one non-causal WaveNet on frames of `squeeze` samples."""
+
+    squeeze: int = 16
+    hidden: int = 128
+    layers: int = 12  # dilations 1, 2, 4... of `cycle` layers, then again from 1
+    cycle: int = 6
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        if min(self.squeeze, self.hidden, self.layers, self.cycle, self.kernel) < 1:
+            raise DeepsepError("a waveform encoder needs 1 or more layers, hidden units and samples a frame")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SgldConfig:
     """Annealed stochastic gradient Langevin dynamics (thesis Algorithm 2, corrected)."""
 
@@ -108,6 +204,10 @@ class SgldConfig:
     average: int = 5  # late iterates whose Wiener estimates are averaged
     alpha: float = 1.0  # exponent of the magnitudes whose ratios are the gains; 2 is Wiener's
     pool: float = 0.4  # weight of a chain that the encoder started, against the encoder's own estimate
+    gamma: float = 1.0  # width of the constraint on a sum of samples, in units of sigma; 0 keeps it exactly
+    largest_move: float | None = 1.0  # of any coordinate in one step, in units of x
+    largest_in_sigma: float | None = None  # and in units of sigma
+    denoise: bool = True  # the mixture speaks of the denoised sources (Posterior), not of the chain's own
 
     def __post_init__(self) -> None:
         if min(self.levels, self.steps, self.chains, self.average) < 1:
@@ -118,16 +218,39 @@ class SgldConfig:
             )
         if not 0 < self.step_size < 2:
             raise DeepsepError(f"the step size must lie between 0 and 2, got {self.step_size:g}")
+        if any(bound is not None and bound <= 0 for bound in (self.largest_move, self.largest_in_sigma)):
+            raise DeepsepError("the largest move of SGLD must be more than 0")
         if not 0 <= self.pool <= 1:
             raise DeepsepError(f"the weight of a pooled chain must lie between 0 and 1, got {self.pool:g}")
         if not self.alpha > 0:
             raise DeepsepError(f"the exponent of the magnitudes must be more than 0, got {self.alpha:g}")
-        if self.temperature < 0 or self.likelihood < 0:
-            raise DeepsepError("temperature and likelihood weight must not be negative")
+        if self.temperature < 0 or self.likelihood < 0 or self.gamma < 0:
+            raise DeepsepError("temperature, likelihood weight and gamma must not be negative")
 
 
-def default_sgld(*, draws: bool = False, uncertainty: bool = False) -> SgldConfig:
-    """SGLD where nobody says how: draws and their spread need the posterior itself, the spread some chains."""
+# SGLD on samples: from noise that hides every note down to what priors can tell. At a whole step, a temperature of a
+# half keeps the noise of a chain at sigma: x + (denoised - x) + sigma eps.
+WAVEFORM_SGLD = SgldConfig(
+    levels=40,
+    steps=4,
+    sigma_max=5.0,
+    sigma_min=0.05,
+    step_size=1.0,
+    temperature=0.5,
+    chains=8,
+    average=1,
+    largest_move=None,
+    largest_in_sigma=6.0,
+)
+
+
+def default_sgld(*, draws: bool = False, uncertainty: bool = False, waveform: bool = False) -> SgldConfig:
+    """SGLD where nobody says how: draws and their spread need the posterior itself, the spread some chains.
+
+    Priors of samples have their own way, for draws too.
+    """
+    if waveform:
+        return WAVEFORM_SGLD
     best = SgldConfig()
     return SgldConfig(
         temperature=1.0 if draws or uncertainty else best.temperature,

@@ -353,6 +353,8 @@ def varied(log_power_bdn: Tensor, random: np.random.Generator) -> Tensor:
 class SampleBank:
     """One instrument's recordings decoded to int16 at the model's rate, each at gated RMS `LEVEL`, memory-mapped.
 
+    Where they are kept `as_is`, full scale is at `LEVEL` instead.
+
     pieces: (offset, samples, channels, group, stride) of each recording or part of one; its channels lie `stride`
     apart.
     """
@@ -368,6 +370,7 @@ class SampleBank:
         rate: int,
         cache: Path,
         *,
+        as_is: bool = False,
         on_progress: Progress | None = None,
         on_note: Note | None = None,
     ) -> SampleBank:
@@ -383,12 +386,14 @@ class SampleBank:
             loudness.hear(samples)
             if loudness.rms == 0:
                 raise DeepsepError(f"{path}: is silent")
-            scaled = np.clip(samples * (32767 * cls.LEVEL / loudness.rms), -32767, 32767).astype(np.int16)
+            unit = 1.0 if as_is else loudness.rms
+            scaled = np.clip(samples * (32767 * cls.LEVEL / unit), -32767, 32767).astype(np.int16)
             offset = out.tell() // scaled.itemsize
             scaled.tofile(out)
             return {"pieces": [(offset, scaled.shape[1], scaled.shape[0], g, scaled.shape[1])]}
 
-        kept, store = cached(cache, "samples", gather(folders), (rate,), make, on_progress, on_note)
+        settings = (rate, "as is") if as_is else (rate,)
+        kept, store = cached(cache, "samples", gather(folders), settings, make, on_progress, on_note)
         return mapped(store, np.array(kept["pieces"], dtype=np.int64))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -419,7 +424,7 @@ class SampleBank:
         return SampleBank(self.samples, np.array(train)), SampleBank(self.samples, np.array(test))
 
     def draw(self, length: int, random: np.random.Generator) -> np.ndarray:
-        """A stretch of one recording at RMS about 1: float32 (length,), one channel or the mean of two."""
+        """A stretch of one recording at RMS about 1, or as is: float32 (length,), one channel or the mean of two."""
         weight = shares(self.pieces[:, 1], self.pieces[:, 3])
         offset, samples, channels, _, stride = self.pieces[random.choice(len(weight), p=weight)]
         at = int(random.integers(0, max(1, samples - length + 1)))
@@ -429,6 +434,18 @@ class SampleBank:
         ]
         mono = parts[int(random.integers(len(parts)))] if random.random() < 0.5 else sum(parts) / len(parts)
         return np.resize(mono / (32767 * self.LEVEL), length)
+
+    def stretches(self, count: int, length: int, rng: torch.Generator, *, vary: bool) -> Tensor:
+        """Stretches drawn at random, (count, length); varied in level and polarity, or as they are.
+
+        A source lies about 6 dB below a mixture of RMS 1, give or take.
+        """
+        random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
+        found = np.stack([self.draw(length, random) for _ in range(count)])
+        if vary:
+            gain = 10 ** (random.normal(-6.0, 5.0, (count, 1)).clip(-24, 4) / 20)
+            found *= gain * random.choice([-1.0, 1.0], (count, 1))
+        return torch.from_numpy(found.astype(np.float32, copy=False))
 
 
 def mapped(store: Path, pieces: np.ndarray) -> SampleBank:

@@ -1,9 +1,9 @@
 """The amortized posterior q(x_1..x_K | m): one network pass from a mixture to all its sources.
 
-Shape suffixes: b batch, k stem, c feature plane, d band, n frame.
+Shape suffixes: b batch, k stem, c feature plane, d band, n frame, t sample.
 
-q is Gaussian around ln P + log softmax_k(net(m)): the means' Wiener gains are the softmax itself, so the mean of q
-always explains the whole mixture.
+Spectral domain: q is Gaussian around ln P + log softmax_k(net(m)): the means' Wiener gains are the softmax itself, so
+the mean of q always explains the whole mixture. Time domain: Gaussian around samples that sum to the mixture.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .config import EncoderConfig
+from .bijectors import Squeeze
+from .config import EncoderConfig, WaveformEncoderConfig
+from .mixture import project
+from .networks import WaveNet
 from .spectrum import Spectrum
 
-__all__ = ["Encoder", "Posterior", "mixture_features"]
+__all__ = ["Encoder", "Posterior", "WaveformEncoder", "WaveformPosterior", "mixture_features"]
 
 
 class Posterior(NamedTuple):
@@ -146,3 +149,49 @@ class Encoder(nn.Module):
         out = self.last(h)[:, :, :d].to(features_bcdn.dtype)
         logits, log_std = out.unflatten(1, (2, self.stems)).unbind(1)
         return Posterior(torch.log_softmax(logits, 1), (log_std - 1).clamp(-4, 1))
+
+
+class WaveformPosterior(NamedTuple):
+    """q's parameters on samples: mean, which sums to the mixture, and log standard deviation; both (b, k, 1, t)."""
+
+    mean: Tensor
+    log_std: Tensor
+
+
+class WaveformEncoder(nn.Module):
+    """q(s_1..s_K | m) on samples (thesis Algorithm 3): squeezed frames through cycles of a non-causal WaveNet."""
+
+    def __init__(self, config: WaveformEncoderConfig, stems: int) -> None:
+        super().__init__()
+        self.config, self.stems = config, stems
+        self.squeeze = Squeeze(config.squeeze)
+        cycles = -(-config.layers // config.cycle)
+        shape = (config.hidden, config.cycle, config.kernel, 1)
+        widths = [config.squeeze, *[config.hidden] * (cycles - 1)]
+        nets = [WaveNet(width, config.hidden, *shape) for width in widths]
+        self.body = nn.ModuleList(nets)
+        self.last = nn.Conv1d(config.hidden, 2 * stems * config.squeeze, 1)
+        for net in nets:
+            nn.init.kaiming_uniform_(net.last.weight, a=5**0.5)  # WaveNets start at zero: right for couplings
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def reorder(self, order: list[int]) -> None:
+        """Makes stem order[k] of now stem k."""
+        for parameter in (self.last.weight, self.last.bias):
+            assert parameter is not None
+            by_stem = parameter.reshape(2, self.stems, self.config.squeeze, *parameter.shape[1:])
+            parameter.copy_(by_stem[:, order].flatten(0, 2))
+
+    def forward(self, mix_b1t: Tensor) -> WaveformPosterior:
+        """A mixture (b, 1, t), t a multiple of the squeeze."""
+        level = mix_b1t.flatten(1).square().mean(1, keepdim=True).clamp_min(1e-8).sqrt()
+        h, _ = self.squeeze(mix_b1t / level[..., None])
+        for i, net in enumerate(self.body):
+            h = net(h, level.log()) if i == 0 else h + net(h, level.log())
+        out = self.last(torch.nn.functional.silu(h))
+        planes, _ = self.squeeze.inverse(out)  # (b, 2 k, t)
+        mean, log_std = planes.reshape(len(planes), 2, self.stems, -1).unbind(1)
+        mean = project((mean * level[..., None])[:, :, None], mix_b1t)
+        return WaveformPosterior(mean, (log_std - 1).clamp(-7, 1)[:, :, None])

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import audio, data, metrics, ni_stem
-from .config import SpectrumConfig
+from .config import SpectrumConfig, default_sgld
 from .errors import DeepsepError, MissingExtra
 from .loudness import Loudness
 from .model import Model
@@ -611,6 +611,7 @@ def evaluate(
     check(chosen, model, nmf_data)
     if seconds is not None and not seconds > 0:
         raise DeepsepError(f"an excerpt must be longer than 0 s, got {seconds:g}")
+    using = settings or Settings(sgld=default_sgld(waveform=model.waveform is not None))
     results = Results(model.sources, chosen)
     steps = len(songs) * len(chosen)
     tell = on_progress or (lambda done, total, what: None)
@@ -635,7 +636,7 @@ def evaluate(
         for j, method in enumerate(chosen):
             tell(i * len(chosen) + j, steps, f"{name}: {method}")
             start = time.perf_counter()
-            stems_kct = estimate(method, analysis, model, settings or Settings(), dictionaries)
+            stems_kct = estimate(method, analysis, model, using, dictionaries)
             results.took[method] = results.took.get(method, 0.0) + time.perf_counter() - start
             found = {s: stems_kct[model.sources.index(s)] for s in scored}
             results.scores.extend(score(name, method, clip, found))

@@ -20,25 +20,50 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from . import hub
-from .config import EncoderConfig, FlowConfig, SpectrumConfig, from_dict, to_dict
-from .encoder import Encoder
+from .config import (
+    EncoderConfig,
+    FlowConfig,
+    SpectrumConfig,
+    WaveformConfig,
+    WaveformEncoderConfig,
+    WaveformFlowConfig,
+    from_dict,
+    to_dict,
+)
+from .encoder import Encoder, WaveformEncoder
 from .errors import DeepsepError
-from .priors import FlowPrior
+from .priors import FlowPrior, WaveformPrior
 from .spectrum import band_edges
 
-__all__ = ["FORMAT", "Model", "assemble", "check_name", "load", "read_config", "save_encoder", "save_prior"]
+__all__ = [
+    "FORMAT",
+    "Model",
+    "assemble",
+    "check_domain",
+    "check_name",
+    "load",
+    "read_config",
+    "save_encoder",
+    "save_prior",
+    "waveform_of",
+]
 
 FORMAT = 1
+DOMAINS = ("spectral", "waveform")
 
 
 @dataclass(slots=True)
 class Model:
-    """What separation needs: the representation, a prior for each source in order, and perhaps an encoder."""
+    """What separation needs: the representation, a prior for each source in order, and perhaps an encoder.
+
+    With `waveform` the priors are densities of samples, and the spectrum is that of the baselines' masks alone.
+    """
 
     spectrum: SpectrumConfig
-    priors: dict[str, FlowPrior]
-    encoder: Encoder | None = None
+    priors: Mapping[str, FlowPrior | WaveformPrior]
+    encoder: Encoder | WaveformEncoder | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    waveform: WaveformConfig | None = None
 
     @property
     def sources(self) -> list[str]:
@@ -77,7 +102,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name in config["sources"]:
         if not isinstance(config["priors"].get(check_name(name)), dict):
             raise DeepsepError(f"{folder}: config.json says nothing about the prior of {name}")
+    if (domain := config.setdefault("domain", "spectral")) not in DOMAINS:
+        raise DeepsepError(
+            f"{folder}: priors of the domain {domain!r}, this deepsep knows {' and '.join(DOMAINS)}"
+        )
     return config
+
+
+def waveform_of(config: dict[str, Any]) -> WaveformConfig | None:
+    """How priors of samples hear them; None in the spectral domain."""
+    return from_dict(WaveformConfig, config.get("waveform", {})) if config["domain"] == "waveform" else None
 
 
 def load(
@@ -93,24 +127,33 @@ def load(
     for name in names:
         if name not in config["sources"]:
             raise DeepsepError(f"unknown source {name!r}; these priors have {', '.join(config['sources'])}")
-    spectrum = from_dict(SpectrumConfig, config["spectrum"])
+    spectrum, waveform = from_dict(SpectrumConfig, config["spectrum"]), waveform_of(config)
     bands = len(band_edges(spectrum)) - 1
-    priors = {}
+    priors: dict[str, FlowPrior | WaveformPrior] = {}
     for name in names:
-        flow = from_dict(FlowConfig, config["priors"][name].get("flow"))
-        if flow.channels != bands:
+        settings = config["priors"][name].get("flow")
+        prior = (
+            WaveformPrior(from_dict(WaveformFlowConfig, settings))
+            if waveform
+            else FlowPrior(from_dict(FlowConfig, settings))
+        )
+        if len(prior.mean_spectrum) != bands:
             raise DeepsepError(
-                f"{folder}: {name} is a flow on {flow.channels} bands, the spectrum has {bands}"
+                f"{folder}: {name} is a flow on {len(prior.mean_spectrum)} bands, the spectrum has {bands}"
             )
-        prior = FlowPrior(flow)
         priors[name] = fill(prior, folder, f"{name}.safetensors", config)
     net = None
     made_for = config.get("encoder", {}).get("sources")
     if encoder and made_for and sorted(made_for) == sorted(names):
-        shape = from_dict(EncoderConfig, config["encoder"].get("network"))
-        net = fill(Encoder(shape, len(names)), folder, "encoder.safetensors", config)
+        shape = config["encoder"].get("network")
+        empty = (
+            WaveformEncoder(from_dict(WaveformEncoderConfig, shape), len(names))
+            if waveform
+            else Encoder(from_dict(EncoderConfig, shape), len(names))
+        )
+        net = fill(empty, folder, "encoder.safetensors", config)
         net.reorder([made_for.index(name) for name in names])
-    return Model(spectrum, priors, net, config).to(device)
+    return Model(spectrum, priors, net, config, waveform).to(device)
 
 
 def assemble(
@@ -140,10 +183,16 @@ def assemble(
         raise DeepsepError(f"unknown source {unknown[0]!r}; {base.name} has {known}")
     own = [name for name in names if name not in replaced]
     model = load(base.folder, sources=own or None, encoder=own == names)
-    flows, origins = dict(model.priors), dict.fromkeys(own, base)
+    flows = dict(model.priors)
+    origins = dict.fromkeys(own, base)
     for name in (n for n in names if n in replaced):
         found = hub.resolve(replaced[name], offline=offline, on_progress=on_progress, only=[name])
         other = load(found.folder, sources=[name], encoder=False)
+        if other.waveform != model.waveform:
+            raise DeepsepError(
+                f"{found.name}: its {name} and {base.name} are of other domains, rates or levels; "
+                "they cannot be mixed"
+            )
         if other.spectrum != model.spectrum:
             raise DeepsepError(
                 f"{found.name}: its {name} uses another spectrum than {base.name}; they cannot be mixed"
@@ -152,7 +201,8 @@ def assemble(
         origins[name] = found
     info = {**model.info, "name": base.name}
     info["origins"] = {n: {"priors": origins[n].name, "commit": origins[n].commit} for n in names}
-    return Model(model.spectrum, {n: flows[n] for n in names}, model.encoder, info).to(device)
+    picked = {n: flows[n] for n in names}
+    return Model(model.spectrum, picked, model.encoder, info, model.waveform).to(device)
 
 
 def fill(module: Any, folder: Path, name: str, config: dict[str, Any]) -> Any:
@@ -175,15 +225,15 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def packed(module: nn.Module) -> bytes:
-    """Weights as safetensors, floats in half precision."""
+def packed(module: nn.Module, *, half: bool) -> bytes:
+    """Weights as safetensors, floats in half precision if wanted."""
 
-    def half(v: Tensor) -> Tensor:
-        return (v.half() if v.is_floating_point() else v).contiguous()
+    def stored(name: str, v: Tensor) -> Tensor:
+        # the whitening's axes must stay orthonormal, or inverse and log-determinant are not exact
+        whole = name.startswith("whitening.") or not half or not v.is_floating_point()
+        return (v if whole else v.half()).contiguous()
 
-    # the whitening's axes must stay orthonormal, or inverse and log-determinant are not exact
-    weights = module.state_dict().items()
-    return save({k: v.contiguous() if k.startswith("whitening.") else half(v) for k, v in weights})
+    return save({k: stored(k, v) for k, v in module.state_dict().items()})
 
 
 def write(folder: Path, name: str, data: bytes) -> None:
@@ -201,26 +251,49 @@ def store(folder: Path, name: str, data: bytes, config: dict[str, Any]) -> None:
     write(folder, "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
+def check_domain(folder: Path, spectrum: SpectrumConfig, waveform: WaveformConfig | None) -> None:
+    """DeepsepError unless a priors folder, where there is one, is of this domain and representation."""
+    if not (folder / "config.json").exists():
+        return
+    config = read_config(folder)
+    if waveform_of(config) != waveform:
+        raise DeepsepError(
+            f"{folder}: its priors are of another domain, rate or level ({config['domain']}); "
+            "choose another output folder"
+        )
+    if from_dict(SpectrumConfig, config["spectrum"]) != spectrum:
+        raise DeepsepError(f"{folder}: its priors use another spectrum; choose another output folder")
+
+
 def save_prior(
-    folder: Path, source: str, prior: FlowPrior, spectrum: SpectrumConfig, info: dict[str, Any]
+    folder: Path,
+    source: str,
+    prior: FlowPrior | WaveformPrior,
+    spectrum: SpectrumConfig,
+    info: dict[str, Any],
+    waveform: WaveformConfig | None = None,
 ) -> None:
     """Adds an instrument to a priors folder, or replaces it; `info` is the statement of its data and training."""
     check_name(source)
+    check_domain(folder, spectrum, waveform)
     if (folder / "config.json").exists():
         config = read_config(folder)
-        if from_dict(SpectrumConfig, config["spectrum"]) != spectrum:
-            raise DeepsepError(f"{folder}: its priors use another spectrum; choose another output folder")
     else:
         config = {"format": FORMAT, "domain": "spectral", "sources": [], "spectrum": to_dict(spectrum)}
         config |= {"priors": {}, "files": {}}
+        if waveform:
+            config |= {"domain": "waveform", "waveform": to_dict(waveform)}
     if source not in config["sources"]:
         config["sources"].append(source)
     config["priors"][source] = {"flow": to_dict(prior.config), **info}
-    store(folder, f"{source}.safetensors", packed(prior), config)
+    # a prior of samples predicts them to a hundredth: half precision is too coarse
+    store(folder, f"{source}.safetensors", packed(prior, half=waveform is None), config)
 
 
-def save_encoder(folder: Path, encoder: Encoder, sources: list[str], info: dict[str, Any]) -> None:
+def save_encoder(
+    folder: Path, encoder: Encoder | WaveformEncoder, sources: list[str], info: dict[str, Any]
+) -> None:
     """Adds the amortized posterior of these sources to a priors folder, or replaces it."""
     config = read_config(folder)
     config["encoder"] = {"sources": sources, "network": to_dict(encoder.config), **info}
-    store(folder, "encoder.safetensors", packed(encoder), config)
+    store(folder, "encoder.safetensors", packed(encoder, half=True), config)

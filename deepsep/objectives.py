@@ -9,17 +9,27 @@ import torch
 from torch import Tensor
 
 from .data import Mixtures
-from .encoder import Encoder, Posterior, mixture_features
-from .mixture import BandLikelihood
-from .priors import FlowPrior
+from .encoder import Encoder, Posterior, WaveformPosterior, mixture_features
+from .mixture import BandLikelihood, SumLikelihood
+from .priors import FlowPrior, WaveformPrior
 from .spectrum import Spectrum
 
-__all__ = ["bits_per_dim", "contrast_loss", "elbo", "prior_loss", "random_sigma", "sleep_loss", "wiener_sdr"]
+__all__ = [
+    "bits_per_dim",
+    "contrast_loss",
+    "elbo",
+    "prior_loss",
+    "random_sigma",
+    "sleep_loss",
+    "waveform_elbo",
+    "waveform_sleep_loss",
+    "wiener_sdr",
+]
 
 CONTRAST_SIGMA = (0.4, 1.3)  # noise levels at which Langevin walks
 
 
-def random_sigma(prior: FlowPrior, batch: int, rng: torch.Generator) -> Tensor:
+def random_sigma(prior: FlowPrior | WaveformPrior, batch: int, rng: torch.Generator) -> Tensor:
     """Noise levels, log-uniform over the prior's range: (batch,)."""
     low, high = math.log(prior.config.sigma_min), math.log(prior.config.sigma_max)
     return (low + (high - low) * torch.rand(batch, generator=rng)).exp()
@@ -31,12 +41,14 @@ def bits_per_dim(log_prob_b: Tensor, shape: torch.Size) -> Tensor:
 
 
 def prior_loss(
-    prior: FlowPrior, x_bdn: Tensor, rng: torch.Generator, score_weight: float = 0.0
+    prior: FlowPrior | WaveformPrior, x_bdn: Tensor, rng: torch.Generator, score_weight: float = 0.0
 ) -> tuple[Tensor, dict[str, float]]:
     """Maximum likelihood at random noise levels (thesis Algorithm 1 on x + sigma eps), in bits per dimension.
 
     With score_weight > 0, plus denoising score matching (Vincent 2011) of the flow's own score,
     E ||sigma grad log p_sigma(x + sigma eps) + eps||^2 a dimension: Langevin follows the score, not the density.
+    On samples it is weighted by 1 + sigma^2 / var(x), which makes it the denoised samples' error relative to the
+    lesser of x and the noise (Karras et al. 2022): the chain starts where the noise is far above the signal.
     """
     sigma = random_sigma(prior, len(x_bdn), rng)
     eps = torch.randn(x_bdn.shape, generator=rng)
@@ -49,7 +61,10 @@ def prior_loss(
     if score_weight == 0:
         return bits, figures
     (score,) = torch.autograd.grad(log_prob.sum(), noisy, create_graph=True)
-    error = (sigma[:, None, None] * score + eps).square().mean()
+    error_b = (sigma[:, None, None] * score + eps).square().mean((1, 2))
+    if isinstance(prior, WaveformPrior):
+        error_b = error_b * (1 + sigma**2 / prior.whitening.variance.mean())
+    error = error_b.mean()
     figures["score error"] = float(error.detach())
     return bits + score_weight * error, figures
 
@@ -157,6 +172,53 @@ def elbo(
     fit = BandLikelihood(power + spectrum.floor, spectrum.count_d, spectrum).log_prob(x)
     size = x[0].numel()
     value = (log_prior + entropy + likelihood * fit).mean() / size
+    figures = {
+        "ELBO": float(value.detach()),
+        "log p": float(log_prior.detach().mean()) / size,
+        "log p(m|x)": float(fit.detach().mean()) / size,
+    }
+    return value, figures
+
+
+def waveform_sleep_loss(
+    posterior: WaveformPosterior, stems_bkdt: Tensor, density_weight: float = 0.2
+) -> tuple[Tensor, dict[str, float]]:
+    """`sleep_loss` on samples: the negative SDR of q's mean in dB, plus -log q(s_true | m) in nats a sample.
+
+    The SDR of a source 25 dB below its mixture counts as that of a silent one does: relative to that level.
+    """
+    error = stems_bkdt - posterior.mean
+    small = 10**-2.5 * stems_bkdt.sum(1).square().flatten(1).sum(1)[:, None].clamp_min(1e-3)
+    power, missed = (v.square().flatten(2).sum(2) for v in (stems_bkdt, error))
+    sdr_bk = 10 * torch.log10((power + small) / (missed + small))
+    # each part of the network has its own task: the mean follows the SDR, the spread what is left of it
+    scaled = error.detach() * (-posterior.log_std).exp()
+    density = (0.5 * scaled.square() + posterior.log_std).mean() + 0.5 * math.log(2 * math.pi)
+    figures = {"SDR": float(sdr_bk.detach().mean()), "-log q": float(density.detach())}
+    figures |= {f"SDR {k}": float(v) for k, v in enumerate(sdr_bk.detach().mean(0))}
+    return -sdr_bk.mean() + density_weight * density, figures
+
+
+def waveform_elbo(
+    posterior: WaveformPosterior,
+    priors: list[WaveformPrior],
+    mix_b1t: Tensor,
+    rng: torch.Generator,
+    *,
+    sigma: float = 0.1,
+) -> tuple[Tensor, dict[str, float]]:
+    """`elbo` on samples (thesis Algorithm 3, Eq. 13), in nats a sample; to be maximised.
+
+    The priors are taken at noise level sigma, and the constraint's width is sigma as well (thesis section 3.2).
+    """
+    eps = torch.randn(posterior.mean.shape, generator=rng)
+    x = posterior.mean + posterior.log_std.exp() * eps
+    noisy = x + sigma * torch.randn(x.shape, generator=rng)
+    log_prior = sum((p.log_prob(noisy[:, k], sigma) for k, p in enumerate(priors)), start=torch.zeros(len(x)))
+    entropy = posterior.log_std.flatten(1).sum(1) + 0.5 * x[0].numel() * (1 + math.log(2 * math.pi))
+    fit = SumLikelihood(mix_b1t, 1.0).log_prob(x, sigma)
+    size = x[0].numel()
+    value = (log_prior + entropy + fit).mean() / size
     figures = {
         "ELBO": float(value.detach()),
         "log p": float(log_prior.detach().mean()) / size,

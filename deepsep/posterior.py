@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .mixture import Likelihood
+from .mixture import Likelihood, Precision
 
 __all__ = ["Drift", "Posterior", "Prior"]
 
@@ -25,14 +25,14 @@ class Prior(Protocol):
 
 
 class Drift(NamedTuple):
-    """What a Langevin step needs at one point; all of x's shape (b, k, d, n).
+    """What a Langevin step needs at one point x (b, k, d, n).
 
-    score: grad log p(x | m). precision: how steep that can be, per coordinate. denoised: E[x_clean | x] under the
+    score: grad log p(x | m). precision: how steep that can be. denoised: E[x_clean | x] under the
     priors, where the posterior has them.
     """
 
     score: Tensor
-    precision: Tensor
+    precision: Precision
     denoised: Tensor
 
 
@@ -57,8 +57,8 @@ class Posterior:
             score[:, k] = gradient(lambda x, p=prior: p.log_prob(x, sigma), x_bkdn[:, k])  # type: ignore[misc]
         denoised = x_bkdn + sigma**2 * score
         at = denoised if self.denoise else x_bkdn
-        score += self.beta * gradient(self.likelihood.log_prob, at)
-        return Drift(score, self.beta * self.likelihood.precision(at) + sigma**-2, denoised)
+        score += self.beta * gradient(lambda x: self.likelihood.log_prob(x, sigma), at)
+        return Drift(score, self.likelihood.precision(at, sigma, self.beta), denoised)
 
 
 def gradient(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

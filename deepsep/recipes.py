@@ -5,6 +5,7 @@ Both write checkpoints into the priors folder's `training/` and the finished wei
 
 from __future__ import annotations
 
+import math
 import signal
 import tempfile
 import threading
@@ -12,29 +13,46 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from . import model as folders
-from .config import EncoderConfig, FlowConfig, SpectrumConfig, TrainConfig, from_dict, to_dict
+from .config import (
+    EncoderConfig,
+    FlowConfig,
+    SpectrumConfig,
+    TrainConfig,
+    WaveformConfig,
+    WaveformEncoderConfig,
+    WaveformFlowConfig,
+    to_dict,
+)
 from .data import Mixtures, Note, PowerBank, Progress, SampleBank, contents, find_audio, recorded, simulate
-from .encoder import Encoder, mixture_features
+from .encoder import Encoder, WaveformEncoder, WaveformPosterior, mixture_features
 from .errors import DeepsepError
-from .objectives import bits_per_dim, elbo, prior_loss, sleep_loss
-from .priors import FlowPrior
+from .objectives import (
+    bits_per_dim,
+    elbo,
+    prior_loss,
+    sleep_loss,
+    waveform_elbo,
+    waveform_sleep_loss,
+)
+from .priors import FlowPrior, WaveformPrior
 from .spectrum import Spectrum
 from .training import Status, check_checkpoint, train
 
-__all__ = ["OBJECTIVES", "train_encoder", "train_prior"]
+__all__ = ["OBJECTIVES", "train_encoder", "train_prior", "train_waveform_encoder"]
 
 OBJECTIVES = ("both", "simulated", "elbo")
 SCORE_EVERY = 3  # steps to one with score matching, on average
 HELD_OUT = 0.08  # share of the recordings that no step sees
 BLOCK = 45  # seconds of a part of a recording that is held out, or not, as a whole
 SIGMAS = (0.1, 0.3, 1.0)  # noise levels of the held-out figures
+WAVEFORM_SIGMAS = (0.01, 0.129, 1.0)
 
 
 def train_prior(
@@ -43,8 +61,9 @@ def train_prior(
     out: Path,
     *,
     config: TrainConfig,
-    flow: FlowConfig,
+    flow: FlowConfig | WaveformFlowConfig,
     spectrum_config: SpectrumConfig,
+    waveform: WaveformConfig | None = None,
     score_weight: float = 0.0,
     resume: bool = False,
     overwrite: bool = False,
@@ -55,16 +74,13 @@ def train_prior(
 ) -> tuple[Status, bool]:
     """Trains one instrument's flow on folders of its solo recordings and writes it into the priors folder `out`.
 
+    With `waveform`, a flow on samples (and `flow` a WaveformFlowConfig); the frames of `config` are samples then.
     Returns the last status and whether the run ended by itself (False after Ctrl-C). Raises DeepsepError for
-    folders without audio, a folder of another format or spectrum, one that has this prior already unless it is to
-    be resumed or overwritten, or a checkpoint of another configuration; all before anything is read.
+    folders without audio, a folder of another format, domain or spectrum, one that has this prior already unless it
+    is to be resumed or overwritten, or a checkpoint of another configuration; all before anything is read.
     """
     folders.check_name(source)
-    spectrum = Spectrum(spectrum_config)
-    if flow.channels != spectrum.bands:
-        raise DeepsepError(
-            f"the flow has {flow.channels} channels, the spectrum {spectrum.bands} bands; make them equal"
-        )
+    check_shape(flow, spectrum_config, waveform, config)
     work = out / "training"
     heard = {"data": contents(data)}
     identity = {
@@ -73,10 +89,9 @@ def train_prior(
         "flow": to_dict(flow),
         "spectrum": to_dict(spectrum_config),
     }
-    if (out / "config.json").exists():
-        known = from_dict(SpectrumConfig, folders.read_config(out)["spectrum"])
-        if known != spectrum_config:
-            raise DeepsepError(f"{out}: its priors use another spectrum; choose another output folder")
+    if waveform:
+        identity["waveform"] = to_dict(waveform)
+    folders.check_domain(out, spectrum_config, waveform)
     prepare(out, source, identity, heard, resume, overwrite, on_note)
     if on_note and source in encoder_sources(out):
         on_note(
@@ -85,52 +100,50 @@ def train_prior(
         )
     rng = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
-    prior = FlowPrior(flow, rng)
-    with tidied(work / "cache" / source, out):
-        bank = PowerBank.build(data, spectrum, work / "cache" / source, on_progress=on_files, on_note=on_note)
-    spans, held_out = bank.split(HELD_OUT)
-    batches = bank.batches(spans, spectrum, batch=config.batch, frames=config.frames, rng=rng)
+    prior = WaveformPrior(flow, rng) if isinstance(flow, WaveformFlowConfig) else FlowPrior(flow, rng)
+    cache = work / "cache" / source
+    with tidied(cache, out):
+        if waveform:
+            examples = waveform_examples(
+                data, spectrum_config, waveform, cache, config, rng, on_files, on_note
+            )
+        else:
+            examples = spectral_examples(data, spectrum_config, cache, config, rng, on_files, on_note)
+    sigmas = WAVEFORM_SIGMAS if waveform else SIGMAS
     if not resume:
-        first = torch.cat([next(batches) for _ in range(max(1, 20000 // (config.batch * config.frames)))])
-        prior.whitening.fit(first.transpose(1, 2).flatten(0, 1))
-        prior.init_from(first[:32] + 0.3 * torch.randn(first[:32].shape, generator=rng), 0.3)
-    steady = torch.Generator().manual_seed(1)
-    unseen = bank.batches(held_out, spectrum, batch=16, frames=config.frames, rng=steady)
-    test = torch.cat([next(unseen) for _ in range(2)])
-    noise = torch.randn(test.shape, generator=steady)
+        start(prior, examples, rng)
+    test = examples.held_out
+    noise = torch.randn(test.shape, generator=torch.Generator().manual_seed(2))
 
     @torch.no_grad()
     def evaluate(average: nn.Module) -> dict[str, float]:
-        assert isinstance(average, FlowPrior)
+        assert isinstance(average, (FlowPrior, WaveformPrior))
         return {
             f"bits/dim at {sigma:g}": float(
                 bits_per_dim(average.log_prob(test + sigma * noise, sigma), test.shape)
             )
-            for sigma in SIGMAS
+            for sigma in sigmas
         }
 
     def loss(module: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        assert isinstance(module, FlowPrior)
+        assert isinstance(module, (FlowPrior, WaveformPrior))
         # score matching differentiates twice and costs four times as much: now and then, with as much more weight
         now = int(torch.randint(SCORE_EVERY, (1,), generator=rng)) == 0
         return prior_loss(module, x, rng, SCORE_EVERY * score_weight if now else 0.0)
 
     def on_save(average: nn.Module, status: Status) -> None:
-        assert isinstance(average, FlowPrior)
+        assert isinstance(average, (FlowPrior, WaveformPrior))
         info = {
             "licence": licence,
-            "data": {
-                "hours": round(bank.heard * spectrum.hop / spectrum.rate / 3600, 3),
-                "folders": [p.name for p in data],
-            },
+            "data": {"hours": round(examples.hours, 3), "folders": [p.name for p in data]},
             "training": {"steps": status.step, "score_weight": score_weight, **run_of(config)},
             "held_out": {k: round(v, 4) for k, v in status.held_out.items()},
         }
-        folders.save_prior(out, source, average, spectrum_config, info)
+        folders.save_prior(out, source, average, spectrum_config, info, waveform)
 
     _, status, finished = train(
         prior,
-        batches,
+        examples.batches,
         loss,
         config,
         checkpoint=work / f"{source}.safetensors",
@@ -143,6 +156,99 @@ def train_prior(
         on_progress=on_progress,
     )
     return status, finished
+
+
+def check_shape(
+    flow: FlowConfig | WaveformFlowConfig,
+    spectrum: SpectrumConfig,
+    waveform: WaveformConfig | None,
+    config: TrainConfig,
+) -> None:
+    """DeepsepError for a flow that does not fit its domain."""
+    bands = Spectrum(spectrum).bands
+    if isinstance(flow, WaveformFlowConfig) != (waveform is not None):
+        raise DeepsepError("a flow on samples goes with a waveform, and one on bands without")
+    if isinstance(flow, FlowConfig) and flow.channels != bands:
+        raise DeepsepError(
+            f"the flow has {flow.channels} channels, the spectrum {bands} bands; make them equal"
+        )
+    if isinstance(flow, WaveformFlowConfig) and config.frames % flow.multiple:
+        raise DeepsepError(
+            f"the samples of an example must be a multiple of {flow.multiple}, the flow's squeeze"
+        )
+
+
+class Examples(NamedTuple):
+    """Endless batches (b, d, n) to train a prior on, those held out, hours of recordings, the mean spectrum (d,)."""
+
+    batches: Iterator[Tensor]
+    held_out: Tensor
+    hours: float
+    mean_spectrum: Tensor | None = None
+
+
+def spectral_examples(
+    data: Sequence[Path],
+    spectrum_config: SpectrumConfig,
+    cache: Path,
+    config: TrainConfig,
+    rng: torch.Generator,
+    on_files: Progress | None,
+    on_note: Note | None,
+) -> Examples:
+    """Log band powers of an instrument's recordings."""
+    spectrum = Spectrum(spectrum_config)
+    bank = PowerBank.build(data, spectrum, cache, on_progress=on_files, on_note=on_note)
+    spans, held_out = bank.split(HELD_OUT)
+    batches = bank.batches(spans, spectrum, batch=config.batch, frames=config.frames, rng=rng)
+    steady = torch.Generator().manual_seed(1)
+    unseen = bank.batches(held_out, spectrum, batch=16, frames=config.frames, rng=steady)
+    test = torch.cat([next(unseen) for _ in range(2)])
+    return Examples(batches, test, bank.heard * spectrum.hop / spectrum.rate / 3600)
+
+
+def waveform_examples(
+    data: Sequence[Path],
+    spectrum_config: SpectrumConfig,
+    waveform: WaveformConfig,
+    cache: Path,
+    config: TrainConfig,
+    rng: torch.Generator,
+    on_files: Progress | None,
+    on_note: Note | None,
+) -> Examples:
+    """Samples of an instrument's recordings, at the priors' rate and level."""
+    as_is = waveform.level == "absolute"
+    whole = SampleBank.build(data, waveform.rate, cache, as_is=as_is, on_progress=on_files, on_note=on_note)
+    bank, unseen = whole.split(HELD_OUT, BLOCK * waveform.rate)
+
+    def batches() -> Iterator[Tensor]:
+        while True:
+            yield bank.stretches(config.batch, config.frames, rng, vary=not as_is)[:, None]
+
+    steady = torch.Generator().manual_seed(1)
+    spectrum = Spectrum(spectrum_config, waveform.rate)
+    long = bank.stretches(64, 4 * spectrum.n_fft, steady, vary=not as_is)
+    power = spectrum.band_power(spectrum.stft(long).abs().square()).mean((0, 2))
+    test = unseen.stretches(64, config.frames, steady, vary=not as_is)[:, None]
+    hours = float(whole.pieces[:, 1].sum()) / waveform.rate / 3600
+    return Examples(batches(), test, hours, spectrum.to_x(power[:, None])[:, 0])
+
+
+def start(prior: FlowPrior | WaveformPrior, examples: Examples, rng: torch.Generator) -> None:
+    """What training takes from data before its first step: the whitening, and every ActNorm."""
+    first = next(examples.batches)
+    least = 20000 if isinstance(prior, FlowPrior) else 200000
+    more = max(1, least // (len(first) * first.shape[2])) - 1
+    first = torch.cat([first, *(next(examples.batches) for _ in range(more))])
+    if isinstance(prior, FlowPrior):
+        frames, sigma = first, 0.3
+    else:
+        frames, sigma = cast(Tensor, prior.squeezes[0](first)[0]), 0.1
+        assert examples.mean_spectrum is not None
+        prior.mean_spectrum.copy_(examples.mean_spectrum)
+    prior.whitening.fit(frames.transpose(1, 2).flatten(0, 1))
+    prior.init_from(first[:32] + sigma * torch.randn(first[:32].shape, generator=rng), sigma)
 
 
 def prepare(
@@ -254,15 +360,9 @@ def train_encoder(
     the fixed priors, sources never looked at) or "both". `unlabelled` songs, when given, take the simulated
     mixtures' place in the ELBO. `draws` stretches of sound make up each batch.
     """
-    if objective not in OBJECTIVES:
-        raise DeepsepError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
-    model = folders.load(priors, encoder=False)
-    if unknown := [s for s in data if s not in model.sources]:
-        raise DeepsepError(f"unknown source {unknown[0]!r}; {priors} has {', '.join(model.sources)}")
-    if missing := [s for s in model.sources if s not in data]:
-        raise DeepsepError(
-            f"no recordings of {', '.join(missing)}; give a folder for each source of {priors}"
-        )
+    model = checked(priors, data, objective)
+    if model.waveform:
+        raise DeepsepError(f"{priors}: its priors are of samples; they take the encoder of samples")
     spectrum = Spectrum(model.spectrum)
     network = replace(network, bands=spectrum.bands)
     if config.frames % 2 ** len(network.widths):
@@ -315,7 +415,7 @@ def train_encoder(
             yield drawn
 
     batches = drawn_batches()
-    flows = list(model.priors.values())
+    flows = [prior for prior in model.priors.values() if isinstance(prior, FlowPrior)]
     names = {f"SDR {k}": f"SDR {s}" for k, s in enumerate(model.sources)}
 
     def loss(
@@ -370,6 +470,134 @@ def train_encoder(
         on_progress=on_progress,
     )
     return status, finished
+
+
+def train_waveform_encoder(
+    priors: Path,
+    data: Mapping[str, Sequence[Path]],
+    *,
+    config: TrainConfig,
+    network: WaveformEncoderConfig,
+    objective: str = "both",
+    elbo_weight: float = 0.1,
+    unlabelled: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_files: Progress | None = None,
+    on_note: Note | None = None,
+    on_progress: Callable[[Status], None] | None = None,
+) -> tuple[Status, bool]:
+    """`train_encoder` for priors of samples (thesis Algorithm 3); the frames of `config` are samples here."""
+    model = checked(priors, data, objective)
+    waveform = model.waveform
+    assert waveform is not None
+    flows = [prior for prior in model.priors.values() if isinstance(prior, WaveformPrior)]
+    multiple = math.lcm(network.squeeze, *(prior.config.multiple for prior in flows))
+    if config.frames % multiple:
+        raise DeepsepError(f"the samples of an example must be a multiple of {multiple}")
+    work = priors / "training"
+    heard = {"data": " ".join(contents(data[s]) for s in model.sources)}
+    identity = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
+    prepare(priors, "encoder", identity, heard, resume, overwrite, on_note)
+    rng = torch.Generator().manual_seed(config.seed)
+    torch.manual_seed(config.seed)
+    encoder = WaveformEncoder(network, len(model.sources))
+    as_is = waveform.level == "absolute"
+
+    def bank_of(folder: Sequence[Path], cache: Path) -> SampleBank:
+        return SampleBank.build(
+            folder, waveform.rate, cache, as_is=as_is, on_progress=on_files, on_note=on_note
+        )
+
+    split = [
+        bank_of(data[s], work / "cache" / s).split(HELD_OUT, BLOCK * waveform.rate) for s in model.sources
+    ]
+    songs = None
+    if unlabelled and objective != "simulated":
+        find_audio(unlabelled)  # so that a mistyped folder is told at once
+        songs = bank_of([unlabelled], work / "cache" / "songs")
+
+    def levelled(stems_bkt: Tensor) -> Tensor:
+        mix = stems_bkt.sum(1)
+        gain = 1.0 if as_is else mix.square().mean(1).clamp_min(1e-6).rsqrt()[:, None, None]
+        return (stems_bkt * gain)[:, :, None]
+
+    def drawn(banks: Sequence[SampleBank], count: int, rng: torch.Generator) -> Tensor:
+        """Stems (b, k, 1, t) of simulated mixtures."""
+        stems = [bank.stretches(count, config.frames, rng, vary=not as_is) for bank in banks]
+        return levelled(torch.stack(stems, 1))
+
+    def batches() -> Iterator[Tensor]:
+        while True:
+            yield drawn([bank for bank, _ in split], config.batch, rng)
+
+    names = {f"SDR {k}": f"SDR {s}" for k, s in enumerate(model.sources)}
+
+    def loss(module: nn.Module, stems: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(module, WaveformEncoder)
+        posterior = module(stems.sum(1))
+        value = torch.zeros(())
+        figures: dict[str, float] = {}
+        if objective != "elbo":
+            value, figures = waveform_sleep_loss(posterior, stems)
+            figures = {names.get(k, k): v for k, v in figures.items()}
+        if objective != "simulated":
+            half = max(1, config.batch // 2)  # the priors cost more than the encoder
+            if songs:
+                mix = levelled(songs.stretches(half, config.frames, rng, vary=False)[:, None])[:, 0]
+                judged = module(mix)
+            else:
+                mix, judged = stems[:half].sum(1), WaveformPosterior(*(v[:half] for v in posterior))
+            bound, more = waveform_elbo(judged, flows, mix, rng)
+            value = value - (bound if objective == "elbo" else elbo_weight * bound)
+            figures |= more
+        return value, figures
+
+    test = drawn([bank for _, bank in split], 64, torch.Generator().manual_seed(1))
+
+    @torch.no_grad()
+    def evaluate(average: nn.Module) -> dict[str, float]:
+        assert isinstance(average, WaveformEncoder)
+        _, figures = waveform_sleep_loss(average(test.sum(1)), test)
+        return {names.get(k, k): v for k, v in figures.items()}
+
+    def on_save(average: nn.Module, status: Status) -> None:
+        assert isinstance(average, WaveformEncoder)
+        info = {
+            "training": {"objective": objective, "steps": status.step, **run_of(config)},
+            "simulated": {k: round(v, 3) for k, v in status.held_out.items()},
+        }
+        folders.save_encoder(priors, average, model.sources, info)
+
+    _, status, finished = train(
+        encoder,
+        batches(),
+        loss,
+        config,
+        checkpoint=work / "encoder.safetensors",
+        identity=identity,
+        rng=rng,
+        resume=resume,
+        remarks=heard,
+        evaluate=evaluate,
+        on_save=on_save,
+        on_progress=on_progress,
+    )
+    return status, finished
+
+
+def checked(priors: Path, data: Mapping[str, Sequence[Path]], objective: str) -> folders.Model:
+    """The priors that an encoder is for. DeepsepError unless there are recordings for each, and the objective."""
+    if objective not in OBJECTIVES:
+        raise DeepsepError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
+    model = folders.load(priors, encoder=False)
+    if unknown := [s for s in data if s not in model.sources]:
+        raise DeepsepError(f"unknown source {unknown[0]!r}; {priors} has {', '.join(model.sources)}")
+    if missing := [s for s in model.sources if s not in data]:
+        raise DeepsepError(
+            f"no recordings of {', '.join(missing)}; give a folder for each source of {priors}"
+        )
+    return model
 
 
 def joined(drawn: list[Mixtures]) -> Mixtures:

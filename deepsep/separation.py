@@ -6,6 +6,7 @@ memory does not grow with the track.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -14,16 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import chunks, sgld
+from . import audio, chunks, sgld
 from .config import SgldConfig
-from .encoder import mixture_features
+from .encoder import Encoder, WaveformEncoder, mixture_features
 from .errors import DeepsepError
-from .mixture import BandLikelihood, wiener_gains
+from .mixture import BandLikelihood, SumLikelihood, project, wiener_gains
 from .model import Model
 from .posterior import Posterior
+from .priors import DefensivePrior, WaveformPrior
 from .spectrum import Spectrum, stereo_power
 
-__all__ = ["Settings", "choose_method", "gains_of", "pick_device", "separate_blocks"]
+__all__ = [
+    "Settings",
+    "choose_method",
+    "gains_of",
+    "pick_device",
+    "separate_blocks",
+    "separate_samples",
+]
 
 Method = Literal["sgld", "encoder"]
 CORE = 256  # frames of a window that count, about
@@ -102,12 +111,19 @@ def separate_blocks(
     on_spread hears, frames in order, the standard deviation (k, d, n) of the stems' Wiener gains under the
     posterior.
     """
-    spectrum = Spectrum(model.spectrum, rate, settings.device)
     groups = groups or [[k] for k in range(len(model.sources))]
+    if model.waveform and on_spread:
+        raise DeepsepError(
+            "priors of samples have no Wiener gains whose spread could be shown; use --samples to hear it"
+        )
     if rms == 0:
         for block in blocks:
             yield np.zeros((settings.samples * len(groups), *block.shape), np.float32)
         return
+    if model.waveform:
+        yield from separate_waveform(blocks, rate, rms, model, settings, groups, on_progress)
+        return
+    spectrum = Spectrum(model.spectrum, rate, settings.device)
     core, context, fade = layout(model, settings, spectrum.frames(samples))
     scaled = (
         torch.from_numpy(np.ascontiguousarray(block / rms)).float().to(settings.device) for block in blocks
@@ -140,7 +156,7 @@ def layout(model: Model, settings: Settings, frames: int) -> tuple[int, int, int
 
     Cores of one track are alike, so that a short one's windows share a batch and none is mostly context.
     """
-    deep = model.encoder.config.context if model.encoder else 0
+    deep = model.encoder.config.context if isinstance(model.encoder, Encoder) else 0
     if settings.method == "encoder":
         largest, context, fade = ENCODER_CORE, deep, 0
     else:
@@ -216,7 +232,7 @@ def posterior_draws(
         settings = replace(settings, sgld=replace(settings.sgld, chains=chains))
         yield from sgld_draws(planes, first, model, spectrum, settings)
         return
-    assert model.encoder is not None
+    assert isinstance(model.encoder, Encoder)
     q = model.encoder(mixture_features(planes, spectrum))
     mean = q.mean((planes[:, 0] + planes[:, 1]) / 2, spectrum)
     _, k, d, n = mean.shape
@@ -230,7 +246,7 @@ def gains_of(batch: Sequence[chunks.Window], model: Model, spectrum: Spectrum, s
     """Wiener gains (b, k, d, n) of some windows."""
     planes = torch.stack([stereo_power(w.spectra, spectrum) for w in batch])
     if settings.method == "encoder":
-        assert model.encoder is not None
+        assert isinstance(model.encoder, Encoder)
         gains: Tensor = model.encoder(mixture_features(planes, spectrum)).log_gain.exp()
         return gains
     return sgld_gains(planes, [w.first for w in batch], model, spectrum, settings)
@@ -288,7 +304,7 @@ def pooled(gains: Tensor, others: Tensor, weight: float) -> Tensor:
 def initial_gains(planes_bcdn: Tensor, model: Model, spectrum: Spectrum, settings: Settings) -> Tensor:
     """Wiener gains (b, k, d, n) that a chain starts from: the encoder's, or those of the priors' mean spectra."""
     if settings.init == "encoder":
-        assert model.encoder is not None
+        assert isinstance(model.encoder, Encoder)
         gains: Tensor = model.encoder(mixture_features(planes_bcdn, spectrum)).log_gain.exp()
         return gains
     stationary = stationary_gains(model, spectrum)
@@ -297,5 +313,183 @@ def initial_gains(planes_bcdn: Tensor, model: Model, spectrum: Spectrum, setting
 
 def stationary_gains(model: Model, spectrum: Spectrum) -> Tensor:
     """Wiener gains of the priors' mean spectra, (k, d, 1)."""
-    mean_kd = torch.stack([prior.whitening.mean for prior in model.priors.values()])
+    mean_kd = torch.stack([prior.mean_spectrum for prior in model.priors.values()])
     return wiener_gains(mean_kd[None, :, :, None], spectrum)[0]
+
+
+# --- the time domain -----------------------------------------------------------------------------------
+
+
+def separate_waveform(
+    blocks: Iterable[np.ndarray],
+    rate: int,
+    rms: float,
+    model: Model,
+    settings: Settings,
+    groups: Sequence[Sequence[int]],
+    on_progress: Callable[[int], None] | None,
+) -> Iterator[np.ndarray]:
+    """`separate_blocks` for priors of samples, at the priors' own rate; (s k, c, t) at the file's.
+
+    What that rate cannot hold, the mixture above its Nyquist frequency and the error of resampling, is shared out
+    alike among the sources, so that the stems sum to the mixture at any rate.
+    """
+    assert model.waveform is not None
+    own, k = model.waveform.rate, len(model.sources)
+    gain = rms if model.waveform.level == "relative" else 1.0
+    waiting: list[np.ndarray] = []  # of the mixture, as much as has no stems yet
+
+    def heard() -> Iterator[np.ndarray]:
+        for block in blocks:
+            waiting.append(block)
+            yield np.ascontiguousarray(block, np.float32)
+
+    low = (torch.from_numpy(piece / gain).float() for piece in audio.resample_blocks(heard(), rate, own))
+    context = model.waveform.window // 8
+    core = model.waveform.window - 2 * context
+    estimates = (
+        pair
+        for batch in chunks.batched(chunks.windows(low, core, context), settings.batch_size)
+        for pair in zip(batch, window_stems(batch, context, model, settings), strict=True)
+    )
+    joined = chunks.join(estimates, core, context, context)
+    flat = ((stems.flatten(0, 1) * gain).numpy() for _, stems in joined)
+    done = 0
+    for piece in audio.resample_blocks(flat, own, rate):
+        ready = sum(block.shape[-1] for block in waiting)
+        held = np.concatenate(waiting, -1)
+        length = min(piece.shape[-1], ready)
+        yield shared_out(piece[:, :length], held[:, :length], k, groups)
+        waiting[:] = [held[:, length:]]
+        done += length
+        if on_progress:
+            on_progress(done)
+    rest = np.concatenate(waiting, -1)
+    if rest.shape[-1]:  # resampled twice, a signal may end some samples early
+        none = np.zeros((settings.samples * k * len(rest), rest.shape[-1]), np.float32)
+        yield shared_out(none, rest, k, groups)
+        if on_progress:
+            on_progress(done + rest.shape[-1])
+
+
+def shared_out(
+    flat: np.ndarray, mix_ct: np.ndarray, sources: int, groups: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Stems (s k c, t) with what they lack of the mixture added, in groups: (s g, c, t)."""
+    stems = flat.reshape(-1, sources, *mix_ct.shape)
+    stems = stems + ((mix_ct - stems.sum(1)) / sources)[:, None]
+    grouped = np.stack([stems[:, list(group)].sum(1) for group in groups], 1)
+    out: np.ndarray = grouped.reshape(-1, *mix_ct.shape).astype(np.float32, copy=False)
+    return out
+
+
+def window_stems(
+    batch: Sequence[chunks.Window], context: int, model: Model, settings: Settings
+) -> list[Tensor]:
+    """Stems (s k, c, t) of each window (c, t), every channel on its own; none where it reaches past the signal."""
+    spans = [span_of(window) for window in batch]
+    stems = [w.spectra.new_zeros(settings.samples * len(model.sources), *w.spectra.shape) for w in batch]
+    for start, end in set(spans):
+        own = [i for i, span in enumerate(spans) if span == (start, end)]
+        if end > start:
+            rows = torch.cat([batch[i].spectra[:, start:end] for i in own])
+            first = [batch[i].first + start for i in own for _ in batch[i].spectra]
+            found = separate_samples(rows, model, settings, first=first)
+            for i, part in zip(own, found.chunk(len(own)), strict=True):
+                stems[i][..., start:end] = part.permute(1, 2, 0, 3).flatten(0, 1)
+    return stems
+
+
+def span_of(window: chunks.Window) -> tuple[int, int]:
+    """Where a window holds signal: from its track's first sample to the last that is not silent."""
+    heard = window.spectra.abs().amax(0).nonzero()
+    start = max(0, -window.first)
+    return start, max(start, int(heard.max()) + 1 if len(heard) else 0)
+
+
+@torch.no_grad()
+def separate_samples(
+    mix_ct: Tensor, model: Model, settings: Settings, *, first: Sequence[int] | None = None
+) -> Tensor:
+    """Stems of mono mixtures (c, t) at the priors' rate and level: (c, s, k, t); each of the s sums to its mixture.
+
+    With SGLD the best of its chains, by log p(s_1) + ... + log p(s_K) at the last noise level; with
+    `settings.samples` each sample is a chain of its own. `first` numbers each mixture's first sample in its track.
+    """
+    c, t = mix_ct.shape
+    multiple = multiple_of(model)
+    padded = torch.nn.functional.pad(mix_ct, (0, -t % multiple))[:, None]
+    first = first or [0] * c
+    if settings.method == "encoder":
+        stems = encoder_stems(padded, first, model, settings)
+    else:
+        stems = sgld_stems(padded, first, model, settings)
+    return stems[..., :t]
+
+
+def within_range(config: SgldConfig, model: Model) -> SgldConfig:
+    """The same with noise levels that every prior has been trained on."""
+    own = [prior.config for prior in model.priors.values() if isinstance(prior, WaveformPrior)]
+    high = min([config.sigma_max, *(flow.sigma_max for flow in own)])
+    low = max([config.sigma_min, *(flow.sigma_min for flow in own)])
+    return replace(config, sigma_max=high, sigma_min=min(low, high))
+
+
+def multiple_of(model: Model) -> int:
+    """What a number of samples must be a multiple of for every network."""
+    own = [prior.config.multiple for prior in model.priors.values() if isinstance(prior, WaveformPrior)]
+    if isinstance(model.encoder, WaveformEncoder):
+        own.append(model.encoder.config.squeeze)
+    return math.lcm(*own)
+
+
+def encoder_stems(mix_c1t: Tensor, first: Sequence[int], model: Model, settings: Settings) -> Tensor:
+    """q's mean, or draws from q moved onto the mixture: (c, s, k, t)."""
+    assert isinstance(model.encoder, WaveformEncoder)
+    q = model.encoder(mix_c1t)
+    if settings.samples == 1:
+        mean: Tensor = q.mean
+        return mean.transpose(1, 2)
+    shape = (q.mean.shape[1], 1, q.mean.shape[3])
+    draws = []
+    for number in range(settings.samples):
+        noise = [sgld.frame_noise(settings.seed, number, at, shape)(0) for at in first]
+        draws.append(project(q.mean + q.log_std.exp() * torch.stack(noise), mix_c1t))
+    return torch.cat(draws, 2).transpose(1, 2)
+
+
+def sgld_stems(mix_c1t: Tensor, first: Sequence[int], model: Model, settings: Settings) -> Tensor:
+    """Annealed Langevin on samples, all chains at once, at noise levels that the priors know: (c, s, k, t)."""
+    config = within_range(settings.sgld, model)
+    c, k, t = len(mix_c1t), len(model.sources), mix_c1t.shape[-1]
+    chains = settings.samples if settings.samples > 1 else config.chains
+    mixes = mix_c1t.repeat_interleave(chains, 0)  # (c chains, 1, t)
+    if settings.init == "encoder":
+        assert isinstance(model.encoder, WaveformEncoder)
+        start = model.encoder(mixes).mean
+    else:
+        start = project(mixes.new_zeros(len(mixes), k, 1, t), mixes)
+    priors = [DefensivePrior(p) if isinstance(p, WaveformPrior) else p for p in model.priors.values()]
+    posterior = Posterior(priors, SumLikelihood(mixes, config.gamma), config.likelihood, config.denoise)
+    noises = [
+        sgld.frame_noise(settings.seed, chain, at, (k, 1, t)) for at in first for chain in range(chains)
+    ]
+
+    def noise(number: int) -> Tensor:
+        return torch.stack([draw(number) for draw in noises]).to(start)
+
+    late = config.levels * config.steps - min(config.average, config.levels * config.steps)
+    total, count = torch.zeros_like(start), 0
+    for state, info in sgld.anneal(start, posterior, config, noise):
+        if state.step > late:
+            total, count = total + info.denoised, count + 1
+    stems = project(total / count, mixes)
+    by_chain = stems.reshape(c, chains, k, t)
+    if settings.samples > 1 or chains == 1:
+        return by_chain
+    fit = sum(
+        (prior.log_prob(stems[:, i], config.sigma_min) for i, prior in enumerate(model.priors.values())),
+        start=torch.zeros(len(stems)),
+    )
+    best: Tensor = by_chain[torch.arange(c), fit.reshape(c, chains).argmax(1)]
+    return best[:, None]

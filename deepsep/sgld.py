@@ -1,14 +1,16 @@
 """Stochastic gradient Langevin dynamics, annealed over noise levels (thesis Algorithm 2, corrected).
 
-    x <- x + eta grad log p_sigma(x | m) + sqrt(2 eta T) eps,   eta = delta / precision(x, sigma)
+    x <- x + eta grad log p_sigma(x | m) + sqrt(2 eta T) eps,   eta = delta precision(x, sigma)^-1
 
-With the prior's precision 1 / sigma^2 alone this is BASIS' eta = delta sigma^2 (Jayaram & Thickstun 2020); where the
+With the prior's precision I / sigma^2 alone this is BASIS' eta = delta sigma^2 (Jayaram & Thickstun 2020); where the
 mixture says more, the step is as much smaller: the precision bounds the likelihood's curvature for any number of
-sources and at any weight, so delta < 2 is stable.
+sources and at any weight, so delta < 2 is stable. On samples it is exact, and only the sum of the sources has
+the shorter step.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -21,7 +23,6 @@ from .posterior import Posterior
 __all__ = ["Info", "Noise", "State", "anneal", "frame_noise", "init", "noise_levels", "step"]
 
 BLOCK = 32  # frames that share one generator
-LARGEST_MOVE = 1.0  # of any coordinate in one step, in units of x
 
 Noise = Callable[[int], Tensor]  # step number -> standard normal noise in the position's shape
 
@@ -47,16 +48,25 @@ def init(position: Tensor) -> State:
 
 
 def step(
-    state: State, posterior: Posterior, sigma: float, *, step_size: float, temperature: float, noise: Noise
+    state: State,
+    posterior: Posterior,
+    sigma: float,
+    *,
+    step_size: float,
+    temperature: float,
+    noise: Noise,
+    largest: float = math.inf,
 ) -> tuple[State, Info]:
-    """One Langevin step at noise level sigma; `noise` is not called at temperature 0."""
+    """One Langevin step at noise level sigma; `noise` is not called at temperature 0.
+
+    The score moves no coordinate by more than `largest`.
+    """
     x = state.position
     drift = posterior.drift(x, sigma)
-    eta = step_size / drift.precision
-    move = (eta * drift.score).clamp(-LARGEST_MOVE, LARGEST_MOVE)
+    move = (step_size * drift.precision.solve(drift.score)).clamp(-largest, largest)
     after = x + move
     if temperature > 0:
-        after = after + (2 * temperature * eta).sqrt() * noise(state.step)
+        after = after + (2 * temperature * step_size) ** 0.5 * drift.precision.solve_root(noise(state.step))
     return State(after, state.step + 1), Info(sigma, drift.denoised, float(move.square().mean()))
 
 
@@ -66,6 +76,13 @@ def noise_levels(config: SgldConfig) -> list[float]:
         return [config.sigma_max]
     ratio = (config.sigma_min / config.sigma_max) ** (1 / (config.levels - 1))
     return [config.sigma_max * ratio**i for i in range(config.levels)]
+
+
+def largest_move(config: SgldConfig, sigma: float) -> float:
+    """The lesser of the two bounds on a move at a noise level; infinite without either."""
+    fixed = math.inf if config.largest_move is None else config.largest_move
+    relative = math.inf if config.largest_in_sigma is None else config.largest_in_sigma * sigma
+    return min(fixed, relative)
 
 
 def anneal(
@@ -78,6 +95,7 @@ def anneal(
             state, info = step(
                 state, posterior, sigma,
                 step_size=config.step_size, temperature=config.temperature, noise=noise,
+                largest=largest_move(config, sigma),
             )  # fmt: skip
             yield state, info
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .errors import DeepsepError
 from .loudness import Loudness
-from .priors import FlowPrior
+from .priors import FlowPrior, WaveformPrior
 from .spectrum import Spectrum
 
-__all__ = ["draw", "griffin_lim", "levelled", "sonify"]
+__all__ = ["draw", "draw_samples", "griffin_lim", "levelled", "sonify"]
 
 LOUDEST = 1e4  # a band's power, relative to a mixture of RMS 1: 40 dB; no recording comes near
 TARGET_RMS = 10 ** (-20 / 20)
@@ -35,6 +35,20 @@ def draw(prior: FlowPrior, frames: int, *, sigma: float, temperature: float, rng
     if not x_dn.isfinite().all():
         raise DeepsepError(f"the prior's draw overflows at temperature {temperature:g}; use one nearer to 1")
     return x_dn
+
+
+@torch.no_grad()
+def draw_samples(
+    prior: WaveformPrior, samples: int, *, sigma: float, temperature: float, rng: torch.Generator
+) -> Tensor:
+    """The same of a prior of samples, which need no phase made up: (t,)."""
+    z = temperature * torch.randn(
+        1, -(-samples // prior.config.multiple) * prior.config.multiple, generator=rng
+    )
+    x_t: Tensor = prior.inverse(z.to(prior.whitening.mean), sigma)[0][0, 0, :samples]
+    if not x_t.isfinite().all():
+        raise DeepsepError(f"the prior's draw overflows at temperature {temperature:g}; use one nearer to 1")
+    return x_t
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from deepsep.config import SpectrumConfig
-from deepsep.mixture import BandLikelihood, mix, wiener_gains
+from deepsep.mixture import BandLikelihood, SumLikelihood, mix, project, wiener_gains
 from deepsep.posterior import Posterior
 from deepsep.spectrum import Spectrum
 
@@ -94,6 +94,11 @@ def test_the_score_is_the_gradient_of_log_prob():
     assert not x.requires_grad
 
 
+def information(fit, x):
+    """What the mixture alone says, by coordinate."""
+    return fit.precision(x, 1.0, 1.0).values - 1.0
+
+
 class Flat:
     def log_prob(self, x_bdn, sigma):
         return 0 * x_bdn.flatten(1).sum(1)
@@ -110,7 +115,7 @@ def test_the_score_vanishes_on_average_and_the_precision_bounds_its_covariance()
     power = V * gamma.sample((len(x),))[..., None]
     fit = BandLikelihood(power, weight, SPECTRUM)
     score = Posterior([Flat()] * 3, fit).drift(x, 1.0).score[..., 0]  # (b, k, d)
-    bound = fit.precision(x)[0, ..., 0].T  # (d, k)
+    bound = information(fit, x)[0, ..., 0].T  # (d, k)
     assert (score.mean(0).T.abs() / bound.sqrt()).max() < 0.05
     covariance = torch.einsum("bkd,bld->dkl", score, score) / len(score)
     assert (torch.linalg.eigvalsh(torch.diag_embed(bound) - covariance) > -0.1 * bound.amax(1)[:, None]).all()
@@ -125,7 +130,7 @@ def test_bands_that_the_sample_rate_lacks_have_no_say():
     other = x.clone()
     other[:, :, 5:] += 3
     torch.testing.assert_close(fit.log_prob(x), fit.log_prob(other))
-    assert not fit.precision(x)[:, :, 5:].any() and fit.precision(x)[:, :, :5].all()
+    assert not information(fit, x)[:, :, 5:].any() and information(fit, x)[:, :, :5].all()
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 3.0])
@@ -134,5 +139,41 @@ def test_the_posterior_weighs_its_likelihood_by_beta(beta):
     fit = likelihood(x)
     drift = Posterior([Flat()] * 3, fit, beta).drift(x, 0.5)
     torch.testing.assert_close(drift.score, beta * Posterior([Flat()] * 3, fit).drift(x, 0.5).score)
-    torch.testing.assert_close(drift.precision, beta * fit.precision(x) + 4)
+    torch.testing.assert_close(drift.precision.values, beta * information(fit, x) + 4)
     torch.testing.assert_close(drift.denoised, x)
+
+
+def test_projection_is_the_nearest_point_that_sums_to_the_mixture():
+    stems, mixture = torch.randn(2, 3, 1, 5).double(), torch.randn(2, 1, 5).double()
+    nearest = project(stems, mixture)
+    torch.testing.assert_close(mix(nearest), mixture)
+    along = torch.randn(2, 3, 1, 5).double()
+    along -= along.mean(1, keepdim=True)  # any way within the constraint
+    assert ((nearest - stems) * along).sum().abs() < 1e-9
+    torch.testing.assert_close(project(nearest, mixture), nearest)
+
+
+@pytest.mark.parametrize(("gamma", "sigma", "beta"), [(0.5, 0.3, 1.0), (2.0, 1.5, 0.7)])
+def test_the_precision_of_a_sum_is_exact(gamma, sigma, beta):
+    """The Hessian of log p(m | x) - |x|^2 / (2 sigma^2), and its inverse and root."""
+    fit = SumLikelihood(torch.randn(1, 1, 1).double(), gamma)
+
+    def energy(x_k):
+        x = x_k.reshape(1, 3, 1, 1)
+        return x.square().sum() / (2 * sigma**2) - beta * fit.log_prob(x, sigma).sum()
+
+    hessian = torch.autograd.functional.hessian(energy, torch.randn(3).double())
+    precision = fit.precision(torch.zeros(1, 3, 1, 1), sigma, beta)
+    v = torch.randn(1, 3, 1, 1).double()
+    torch.testing.assert_close(hessian @ precision.solve(v).flatten(), v.flatten())
+    torch.testing.assert_close(precision.solve_root(precision.solve_root(v)), precision.solve(v))
+
+
+def test_stems_that_sum_to_the_mixture_are_the_likeliest():
+    stems = torch.randn(4, 3, 1, 5).double()
+    fit = SumLikelihood(mix(stems), 0.5)
+    assert not fit.log_prob(stems, 0.1).any()
+    off = stems + 0.1
+    torch.testing.assert_close(
+        fit.log_prob(off, 0.1), torch.full((4,), -0.5 * 5 * (0.3 / 0.05) ** 2).double()
+    )

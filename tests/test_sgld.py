@@ -9,7 +9,7 @@ import torch
 
 from deepsep import sgld
 from deepsep.config import SgldConfig
-from deepsep.mixture import mix
+from deepsep.mixture import SumLikelihood, mix
 from deepsep.posterior import Posterior
 
 
@@ -25,17 +25,14 @@ class GaussianPrior:
 
 
 @dataclass
-class SumLikelihood:
-    """m = sum_k x_k + gamma * noise."""
+class Constraint:
+    """m = sum_k x_k + gamma * noise, at any noise level of the chain."""
 
     mixture: float
     gamma: float
 
-    def log_prob(self, x_bkdn):
-        return -0.5 * ((self.mixture - mix(x_bkdn)).square() / self.gamma**2).flatten(1).sum(1)
-
-    def precision(self, x_bkdn):
-        return torch.full_like(x_bkdn, x_bkdn.shape[1] * self.gamma**-2)
+    def at(self, sigma):
+        return SumLikelihood(torch.full((1, 1, 1), self.mixture).double(), self.gamma / sigma)
 
 
 PRIORS = [GaussianPrior(1.0, 0.5), GaussianPrior(-0.5, 0.1)]
@@ -67,8 +64,8 @@ def run(posterior, sigma, steps, step_size, temperature, count=1, k=2):
 
 @pytest.mark.parametrize(("sigma", "gamma", "beta"), [(0.6, 0.5, 1.0), (0.4, 0.8, 2.0), (1.0, 0.3, 0.5)])
 def test_langevin_reaches_the_posterior_of_gaussians(sigma, gamma, beta):
-    likelihood = SumLikelihood(2.0, gamma)
-    posterior = Posterior(PRIORS, likelihood, beta, denoise=False)
+    likelihood = Constraint(2.0, gamma)
+    posterior = Posterior(PRIORS, likelihood.at(sigma), beta, denoise=False)
     x = run(posterior, sigma, steps=500, step_size=0.1, temperature=1.0, count=8000)
     mean, covariance = closed_form(PRIORS, likelihood, sigma, beta)
     deviation = covariance.diagonal().sqrt()
@@ -82,7 +79,7 @@ def test_langevin_reaches_the_posterior_of_gaussians(sigma, gamma, beta):
 
 
 def test_temperature_scales_the_spread_and_not_the_mean():
-    posterior = Posterior(PRIORS, SumLikelihood(2.0, 0.5), denoise=False)
+    posterior = Posterior(PRIORS, Constraint(2.0, 0.5).at(0.6), denoise=False)
     warm = run(posterior, 0.6, 300, 0.1, 1.0, 4000)
     cool = run(posterior, 0.6, 300, 0.1, 0.25, 4000)
     torch.testing.assert_close(cool.var(0) / warm.var(0), torch.full((2,), 0.25).double(), atol=0.02, rtol=0)
@@ -90,14 +87,14 @@ def test_temperature_scales_the_spread_and_not_the_mean():
 
 
 def test_temperature_zero_climbs_to_the_mode_and_draws_no_noise():
-    likelihood = SumLikelihood(2.0, 0.5)
+    likelihood = Constraint(2.0, 0.5)
     start = torch.zeros(1, 2, 1, 1).double()
     config = SgldConfig(levels=1, steps=400, sigma_max=0.6, sigma_min=0.6, step_size=0.3, temperature=0.0)
 
     def none(number):
         raise AssertionError("noise was drawn at temperature 0")
 
-    *_, (state, info) = sgld.anneal(start, Posterior(PRIORS, likelihood, denoise=False), config, none)
+    *_, (state, info) = sgld.anneal(start, Posterior(PRIORS, likelihood.at(0.6), denoise=False), config, none)
     mean, _ = closed_form(PRIORS, likelihood, 0.6)
     torch.testing.assert_close(state.position[0, :, 0, 0], mean)
     assert info.moved < 1e-12
@@ -105,10 +102,10 @@ def test_temperature_zero_climbs_to_the_mode_and_draws_no_noise():
 
 
 def test_without_a_gradient_nothing_moves():
-    mean, _ = closed_form(PRIORS, SumLikelihood(2.0, 0.5), 0.6)
+    mean, _ = closed_form(PRIORS, Constraint(2.0, 0.5), 0.6)
     at_mode = mean.reshape(1, 2, 1, 1)
     state, _ = sgld.step(
-        sgld.init(at_mode), Posterior(PRIORS, SumLikelihood(2.0, 0.5), denoise=False), 0.6,
+        sgld.init(at_mode), Posterior(PRIORS, Constraint(2.0, 0.5).at(0.6), denoise=False), 0.6,
         step_size=0.3, temperature=0.0, noise=chains(at_mode.shape),
     )  # fmt: skip
     torch.testing.assert_close(state.position, at_mode)
@@ -119,8 +116,8 @@ def test_without_a_gradient_nothing_moves():
 @pytest.mark.parametrize("sources", [2, 4, 9])
 def test_a_stiff_likelihood_stays_stable_for_any_number_of_sources(beta, sources):
     priors = [GaussianPrior(m, 0.2) for m in torch.linspace(-1, 1, sources).tolist()]
-    likelihood = SumLikelihood(3.0, 0.5)
-    posterior = Posterior(priors, likelihood, beta, denoise=False)
+    likelihood = Constraint(3.0, 0.5)
+    posterior = Posterior(priors, likelihood.at(0.5), beta, denoise=False)
     x = run(posterior, 0.5, 600, SgldConfig().step_size, 0.0, k=sources)
     mean, _ = closed_form(priors, likelihood, 0.5, beta)
     assert x.isfinite().all()
@@ -130,23 +127,38 @@ def test_a_stiff_likelihood_stays_stable_for_any_number_of_sources(beta, sources
 @pytest.mark.parametrize("sigma", [0.2, 1.0])
 def test_with_denoising_a_chain_rests_where_the_clean_sources_posterior_has_its_mean(sigma):
     """s + beta grad log p(m | x + sigma^2 s) = 0 says just that, at any noise level, for Gaussian priors."""
-    likelihood = SumLikelihood(2.0, 0.5)
+    likelihood = Constraint(2.0, 0.5)
     start = torch.zeros(1, 2, 1, 1).double()
     config = SgldConfig(
         levels=1, steps=3000, sigma_max=sigma, sigma_min=sigma, step_size=0.5, temperature=0.0
     )
-    *_, (_, info) = sgld.anneal(start, Posterior(PRIORS, likelihood), config, chains(start.shape))
+    *_, (_, info) = sgld.anneal(start, Posterior(PRIORS, likelihood.at(sigma)), config, chains(start.shape))
     mean, _ = closed_form(PRIORS, likelihood, 0.0)
     torch.testing.assert_close(info.denoised[0, :, 0, 0], mean, atol=1e-6, rtol=0)
 
 
+def test_at_gamma_zero_the_sum_is_kept_at_every_step():
+    """S <- S + (I - 11^T / K)(update), in the limit that gamma 0 stands for."""
+    likelihood = SumLikelihood(torch.full((1, 1, 1), 2.0).double(), 0.0)
+    start = torch.tensor([1.5, 0.5]).double().reshape(1, 2, 1, 1)
+    config = SgldConfig(levels=4, steps=50, sigma_max=1.0, sigma_min=0.3, step_size=0.5)
+    posterior = Posterior(PRIORS, likelihood, denoise=False)
+    moved = 0.0
+    for state, _ in sgld.anneal(start, posterior, config, chains(start.shape)):
+        assert float(mix(state.position)) == pytest.approx(2.0, abs=5e-3)
+        moved = max(moved, float((state.position - start).abs().max()))
+    assert moved > 0.5
+
+
 def test_no_coordinate_leaps():
-    far = Posterior([GaussianPrior(1e6, 0.1)] * 2, SumLikelihood(0.0, 1e3))
+    far = Posterior([GaussianPrior(1e6, 0.1)] * 2, Constraint(0.0, 1e3).at(1.0))
     start = torch.zeros(1, 2, 1, 1).double()
-    state, _ = sgld.step(
-        sgld.init(start), far, 1.0, step_size=0.5, temperature=0.0, noise=chains(start.shape)
-    )
-    assert state.position.abs().max() <= sgld.LARGEST_MOVE
+    for allowed, largest in [({}, 1.0), ({"largest_in_sigma": 2.0}, 0.4), ({"largest_move": 0.1}, 0.1)]:
+        config = SgldConfig(
+            levels=1, steps=1, sigma_max=0.2, sigma_min=0.2, step_size=0.5, temperature=0.0, **allowed
+        )
+        [(state, _)] = sgld.anneal(start, far, config, chains(start.shape))
+        assert float(state.position.abs().max()) == pytest.approx(largest)
 
 
 def test_noise_levels_fall_geometrically():
@@ -160,7 +172,9 @@ def test_noise_levels_fall_geometrically():
 def test_a_chain_visits_every_level_in_order():
     config = SgldConfig(levels=3, steps=2, sigma_max=1.0, sigma_min=0.25)
     start = torch.zeros(1, 2, 1, 1).double()
-    visits = list(sgld.anneal(start, Posterior(PRIORS, SumLikelihood(1.0, 1.0)), config, chains(start.shape)))
+    visits = list(
+        sgld.anneal(start, Posterior(PRIORS, Constraint(1.0, 1.0).at(1.0)), config, chains(start.shape))
+    )
     assert [info.sigma for _, info in visits] == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.25])
     assert [state.step for state, _ in visits] == [1, 2, 3, 4, 5, 6]
 

@@ -6,24 +6,35 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ..config import WAVEFORM_SGLD, SgldConfig
+from ..errors import DeepsepError
 
 __all__ = [
     "INTERRUPTED",
     "DeviceOption",
+    "GammaOption",
+    "LevelsOption",
     "OfflineOption",
     "PriorsOption",
+    "SigmaMaxOption",
+    "SigmaMinOption",
+    "StepsOption",
     "ThreadsOption",
+    "check_sgld",
     "listed",
     "only_our_lines",
     "pairs",
     "say",
     "set_threads",
+    "sgld_config",
     "stoppable",
     "usage",
 ]
@@ -37,6 +48,39 @@ PriorsOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the local cache only.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+
+SGLD = SgldConfig()
+BY_DEFAULT = "by default {0:g}, with priors of samples {1:g}."
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="SGLD: Langevin steps a noise level; " + BY_DEFAULT.format(SGLD.steps, WAVEFORM_SGLD.steps),
+    ),
+]
+LevelsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="SGLD: noise levels; " + BY_DEFAULT.format(SGLD.levels, WAVEFORM_SGLD.levels)),
+]
+SigmaMaxOption = Annotated[
+    float | None,
+    typer.Option(
+        help="SGLD: first noise level; " + BY_DEFAULT.format(SGLD.sigma_max, WAVEFORM_SGLD.sigma_max)
+    ),
+]
+SigmaMinOption = Annotated[
+    float | None,
+    typer.Option(
+        help="SGLD: last noise level; " + BY_DEFAULT.format(SGLD.sigma_min, WAVEFORM_SGLD.sigma_min)
+    ),
+]
+GammaOption = Annotated[
+    float | None,
+    typer.Option(
+        help="SGLD with priors of samples: how loosely sources sum to the mixture, in noise levels; 0 exactly. "
+        f"By default {SGLD.gamma:g}."
+    ),
+]
 
 
 def usage(message: str) -> typer.Exit:
@@ -68,6 +112,21 @@ def listed(names: str | None) -> list[str] | None:
     if found := [n.strip() for n in names.split(",") if n.strip()]:
         return found
     raise usage(f"{names!r} is a list without names; give them as a,b,c")
+
+
+def check_sgld(given: Mapping[str, Any]) -> None:
+    """Ends with a line and exit code 2 for settings of SGLD that fit no priors; None is what was not given."""
+    sigmas = [v for k, v in given.items() if k.startswith("sigma") and v is not None]
+    alone = {"sigma_max": sigmas[0], "sigma_min": sigmas[0]} if len(sigmas) == 1 else {}
+    sgld_config(SGLD, {**given, **alone})
+
+
+def sgld_config(default: SgldConfig, given: Mapping[str, Any]) -> SgldConfig:
+    """A domain's settings of SGLD with those that were given."""
+    try:
+        return replace(default, **{k: v for k, v in given.items() if v is not None})
+    except DeepsepError as error:
+        raise usage(str(error)) from None
 
 
 def set_threads(threads: int | None) -> None:

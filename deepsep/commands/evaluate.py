@@ -7,16 +7,23 @@ from typing import Annotated, Literal, cast, get_args
 
 import typer
 
-from ..config import SgldConfig
+from ..config import WAVEFORM_SGLD, SgldConfig, default_sgld
 from .common import (
     DeviceOption,
+    GammaOption,
+    LevelsOption,
     OfflineOption,
     PriorsOption,
+    SigmaMaxOption,
+    SigmaMinOption,
+    StepsOption,
     ThreadsOption,
+    check_sgld,
     listed,
     pairs,
     say,
     set_threads,
+    sgld_config,
     usage,
 )
 
@@ -51,10 +58,26 @@ def evaluate(
         typer.Option(help="SOURCE=DIR of solo recordings for the NMF baseline, one for each source."),
     ] = [],  # noqa: B006
     metric: Annotated[str, typer.Option(help="What the table shows: sdr, si_sdr or sdr_median.")] = "sdr",
-    steps: Annotated[int, typer.Option(min=1, help="SGLD: Langevin steps a noise level.")] = SGLD.steps,
-    levels: Annotated[int, typer.Option(min=1, help="SGLD: noise levels.")] = SGLD.levels,
-    chains: Annotated[int, typer.Option(min=1, help="SGLD: chains to average.")] = SGLD.chains,
-    temperature: Annotated[float, typer.Option(help="SGLD: 1 samples, 0 seeks a mode.")] = SGLD.temperature,
+    steps: StepsOption = None,
+    levels: LevelsOption = None,
+    sigma_max: SigmaMaxOption = None,
+    sigma_min: SigmaMinOption = None,
+    gamma: GammaOption = None,
+    chains: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"SGLD: chains to average, by default {SGLD.chains}; with priors of samples, "
+            f"{WAVEFORM_SGLD.chains}, of which the likeliest is kept.",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help=f"SGLD: 1 samples, 0 seeks a mode; by default {SGLD.temperature:g}, "
+            f"with priors of samples {WAVEFORM_SGLD.temperature:g}."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same figures.")] = 0,
     plot: Annotated[Path | None, typer.Option(help="Draw the figures into this file.")] = None,
     device: DeviceOption = "auto",
@@ -69,13 +92,18 @@ def evaluate(
     """
     if metric not in get_args(Metric):
         raise usage(f"unknown metric {metric!r}; choose one of {', '.join(get_args(Metric))}")
+    given = {
+        "levels": levels, "steps": steps, "sigma_max": sigma_max, "sigma_min": sigma_min, "gamma": gamma,
+        "temperature": temperature, "chains": chains,
+    }  # fmt: skip
+    check_sgld(given)
     from .. import evaluation, separation
     from .. import model as models
 
     set_threads(threads)
     picked = separation.pick_device(device)
     model = models.assemble(priors, pairs(prior, "--prior"), device=picked, offline=offline)
-    config = SgldConfig(steps=steps, levels=levels, chains=chains, temperature=temperature)
+    config = sgld_config(default_sgld(waveform=model.waveform is not None), given)
     found = [song for path in songs for song in evaluation.find_songs(path)]
     results = evaluation.evaluate(
         found,

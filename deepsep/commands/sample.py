@@ -43,7 +43,8 @@ def sample(
 
     A prior knows how much energy each frequency band has from moment to moment, and nothing of phase, which
     is made up here. Expect the colour and the movement of an instrument as rushing noise: no tune, no words,
-    no lasting beat. Mono, at the priors' sample rate.
+    no lasting beat. A prior of samples (train-prior --domain waveform) draws the sound itself, noise of its level
+    included. Mono, at the priors' sample rate.
 
     Example: deepsep sample --source drums -o drums.wav
     """
@@ -57,23 +58,28 @@ def sample(
 
     from .. import model as models
     from .. import sonify
+    from ..priors import WaveformPrior
     from ..spectrum import Spectrum
     from ..stems import StemWriter
 
     set_threads(threads)
     model = models.load(found.folder, sources=[source], encoder=False)
-    spectrum = Spectrum(model.spectrum)
     prior = model.priors[source]
     rng = torch.Generator().manual_seed(seed)
-    samples = max(1, round(seconds * spectrum.rate))
+    rate = model.waveform.rate if model.waveform else model.spectrum.rate
+    samples = max(1, round(seconds * rate))
     level = prior.config.sigma_min if sigma is None else sigma
-    x_dn = sonify.draw(prior, spectrum.frames(samples), sigma=level, temperature=temperature, rng=rng)
-    signal = sonify.sonify(x_dn, spectrum, samples, iterations=iterations, rng=rng)
+    if isinstance(prior, WaveformPrior):
+        signal = sonify.draw_samples(prior, samples, sigma=level, temperature=temperature, rng=rng)
+    else:
+        spectrum = Spectrum(model.spectrum)
+        x_dn = sonify.draw(prior, spectrum.frames(samples), sigma=level, temperature=temperature, rng=rng)
+        signal = sonify.sonify(x_dn, spectrum, samples, iterations=iterations, rng=rng)
     sound = sonify.levelled(signal.numpy())
     out.parent.mkdir(parents=True, exist_ok=True)
     place = pinned_name(found) if found.commit else Path(found.name).name
     made = f"deepsep {__version__}, a draw from the prior of {source}, seed {seed}; priors {place}"
-    with StemWriter({source: out}, spectrum.rate, 1, format=kind, frames=samples, comment=made) as writer:
+    with StemWriter({source: out}, rate, 1, format=kind, frames=samples, comment=made) as writer:
         writer.write(sound[None])
     if not quiet:
         silent = "; silent throughout" if not sound.any() else ""

@@ -5,25 +5,31 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import SURE_CHAINS, SgldConfig, default_sgld
+from ..config import SURE_CHAINS, WAVEFORM_SGLD, SgldConfig, default_sgld
 from ..errors import DeepsepError
 from .batch import Batch, from_stdin
 from .common import (
     DeviceOption,
+    GammaOption,
+    LevelsOption,
     OfflineOption,
     PriorsOption,
+    SigmaMaxOption,
+    SigmaMinOption,
+    StepsOption,
     ThreadsOption,
+    check_sgld,
     listed,
     only_our_lines,
     pairs,
     say,
     set_threads,
+    sgld_config,
     stoppable,
     usage,
 )
@@ -36,7 +42,7 @@ __all__ = ["separate"]
 
 SGLD = SgldConfig()
 FORMATS = ("wav", "flac", "mp3", "ogg", "stem")
-LANGEVIN = ("init", "steps", "levels", "sigma_max", "sigma_min", "temperature", "chains")
+LANGEVIN = ("init", "steps", "levels", "sigma_max", "sigma_min", "gamma", "temperature", "chains")
 MOST_SAMPLES = 32  # each holds a file open for every stem
 
 
@@ -73,22 +79,24 @@ def separate(
     init: Annotated[
         str, typer.Option(help="Where SGLD starts: mixture (priors alone), encoder, or auto.")
     ] = "auto",
-    steps: Annotated[int, typer.Option(min=1, help="SGLD: Langevin steps a noise level.")] = SGLD.steps,
-    levels: Annotated[int, typer.Option(min=1, help="SGLD: noise levels.")] = SGLD.levels,
-    sigma_max: Annotated[float, typer.Option(help="SGLD: first noise level.")] = SGLD.sigma_max,
-    sigma_min: Annotated[float, typer.Option(help="SGLD: last noise level.")] = SGLD.sigma_min,
+    steps: StepsOption = None,
+    levels: LevelsOption = None,
+    sigma_max: SigmaMaxOption = None,
+    sigma_min: SigmaMinOption = None,
+    gamma: GammaOption = None,
     temperature: Annotated[
         float | None,
         typer.Option(
             help="SGLD: 1 samples the posterior, 0 seeks a mode. "
-            f"By default {SGLD.temperature:g}; 1 with --samples or --uncertainty."
+            f"By default {SGLD.temperature:g}; 1 with --samples or --uncertainty of spectral priors."
         ),
     ] = None,
     chains: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help=f"SGLD: chains to average. By default {SGLD.chains}; {SURE_CHAINS} with --uncertainty.",
+            help=f"SGLD: chains to average. By default {SGLD.chains}; {SURE_CHAINS} with --uncertainty. "
+            f"With priors of samples, {WAVEFORM_SGLD.chains}, of which the likeliest is kept.",
         ),
     ] = None,
     samples: Annotated[
@@ -137,16 +145,12 @@ def separate(
     if method == "encoder":
         check_method(typed, method)
     drawn = samples > 1 or uncertainty
-    usual = default_sgld(draws=samples > 1, uncertainty=uncertainty)
-    try:
-        config = replace(
-            usual, levels=levels, steps=steps, sigma_max=sigma_max, sigma_min=sigma_min,
-            temperature=usual.temperature if temperature is None else temperature,
-            chains=chains or usual.chains,
-        )  # fmt: skip
-    except DeepsepError as error:
-        raise usage(str(error)) from None
-    if drawn and config.temperature == 0:
+    given = {
+        "levels": levels, "steps": steps, "sigma_max": sigma_max, "sigma_min": sigma_min, "gamma": gamma,
+        "temperature": temperature, "chains": chains,
+    }  # fmt: skip
+    check_sgld(given)
+    if drawn and temperature == 0:
         raise usage("--samples and --uncertainty need a --temperature above 0")
     if filename is not None:
         check_filename(filename, samples)
@@ -172,8 +176,13 @@ def separate(
         chosen, start = separation.choose_method(method, init, model)
         if chosen == "encoder":
             check_method(typed, method)
+        waveform = model.waveform is not None
+        if uncertainty and waveform:
+            raise usage("--uncertainty is for spectral priors; those of samples have no gains, use --samples")
+        usual = default_sgld(draws=samples > 1, uncertainty=uncertainty, waveform=waveform)
+        sgld = sgld_config(usual, given)
         settings = separation.Settings(
-            method=chosen, init=start, sgld=config, seed=seed, batch_size=batch_size, device=picked,
+            method=chosen, init=start, sgld=sgld, seed=seed, batch_size=batch_size, device=picked,
             samples=samples,
         )  # fmt: skip
         output = tracks.Output(

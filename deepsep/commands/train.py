@@ -5,12 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..config import EncoderConfig, FlowConfig, SpectrumConfig, TrainConfig
+from ..config import (
+    EncoderConfig,
+    FlowConfig,
+    SpectrumConfig,
+    TrainConfig,
+    WaveformConfig,
+    WaveformEncoderConfig,
+    WaveformFlowConfig,
+)
 from ..errors import DeepsepError
 from .common import (
     INTERRUPTED,
@@ -26,6 +35,8 @@ from .common import (
 __all__ = ["train_encoder", "train_prior"]
 
 TRAIN, FLOW, NETWORK = TrainConfig(), FlowConfig(), EncoderConfig()
+WAVE, WAVE_FLOW, WAVE_NETWORK = WaveformConfig(), WaveformFlowConfig(), WaveformEncoderConfig()
+DOMAINS = ("spectral", "waveform")
 OBJECTIVES = ("both", "simulated", "elbo")
 
 OverwriteOption = Annotated[
@@ -53,8 +64,50 @@ def train_prior(
         int, typer.Option(min=8, help="Frames of a training example; 43 a second.")
     ] = TRAIN.frames,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = TRAIN.lr,
-    flow_steps: Annotated[int, typer.Option(min=1, help="Steps of the flow.")] = FLOW.steps,
-    hidden: Annotated[int, typer.Option(min=1, help="Width of the couplings' networks.")] = FLOW.hidden,
+    flow_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Steps of the flow, by default {FLOW.steps}; on samples of each block, {WAVE_FLOW.flows}.",
+        ),
+    ] = None,
+    hidden: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Width of the couplings' networks, by default {FLOW.hidden}; on samples {WAVE_FLOW.hidden}.",
+        ),
+    ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Their dilated layers, by default {FLOW.layers}; on samples {WAVE_FLOW.layers}."
+        ),
+    ] = None,
+    domain: Annotated[str, typer.Option(help="spectral (log band powers) or waveform (samples).")] = DOMAINS[
+        0
+    ],
+    rate: Annotated[int, typer.Option(min=1000, help="Waveform: sample rate of the prior.")] = WAVE.rate,
+    window: Annotated[
+        int, typer.Option(min=64, help="Waveform: samples of a training example, and of a window later.")
+    ] = WAVE.window,
+    level: Annotated[
+        str, typer.Option(help="Waveform: relative to a mixture of RMS 1, or absolute: samples as they are.")
+    ] = WAVE.level,
+    squeeze: Annotated[
+        str, typer.Option(help="Waveform: factors of the blocks' squeezes, such as 8,2,2.")
+    ] = ",".join(map(str, WAVE_FLOW.squeeze)),
+    mask: Annotated[
+        str, typer.Option(help="Waveform: what a coupling is given: channel, checkerboard, or alternate.")
+    ] = WAVE_FLOW.mask,
+    shuffle: Annotated[
+        str, typer.Option(help="Waveform: before a coupling, conv (invertible, 1x1) or flip.")
+    ] = WAVE_FLOW.shuffle,
+    split: Annotated[
+        bool, typer.Option("--split", help="Waveform: after each block half the channels leave.")
+    ] = WAVE_FLOW.split,
+    sigma_min: Annotated[float, typer.Option(help="Waveform: lowest noise level.")] = WAVE_FLOW.sigma_min,
+    sigma_max: Annotated[float, typer.Option(help="Waveform: highest noise level.")] = WAVE_FLOW.sigma_max,
     score_weight: Annotated[
         float, typer.Option(min=0, help="Weight of denoising score matching beside likelihood.")
     ] = 0.0,
@@ -74,16 +127,32 @@ def train_prior(
 
     Example: deepsep train-prior --source vocals data/vocals -o mypriors/
     """
-    config = training_config(minutes, steps, batch, frames, lr, seed, bf16)
+    if domain not in DOMAINS:
+        raise usage(f"--domain {domain} is not one of {', '.join(DOMAINS)}")
+    waveform = None
+    flow: FlowConfig | WaveformFlowConfig
+    try:
+        if domain == "waveform":
+            waveform = WaveformConfig(rate=rate, window=window, level=level)
+            flow = WaveformFlowConfig(
+                squeeze=numbers(squeeze, "--squeeze"), flows=flow_steps or WAVE_FLOW.flows, mask=mask,
+                shuffle=shuffle, split=split, hidden=hidden or WAVE_FLOW.hidden,
+                layers=layers or WAVE_FLOW.layers, sigma_min=sigma_min, sigma_max=sigma_max,
+            )  # fmt: skip
+        else:
+            flow = FlowConfig(
+                steps=flow_steps or FLOW.steps, hidden=hidden or FLOW.hidden, layers=layers or FLOW.layers
+            )
+    except DeepsepError as error:
+        raise usage(str(error)) from None
+    config = training_config(minutes, steps, batch, window if waveform else frames, lr, seed, bf16)
     with display_of(f"prior of {source}", quiet) as display:
         from .. import recipes
-        from ..spectrum import band_edges
 
         set_threads(threads)
-        spectrum = SpectrumConfig()
-        flow = FlowConfig(channels=len(band_edges(spectrum)) - 1, steps=flow_steps, hidden=hidden)
         status, finished = recipes.train_prior(
-            source, data, out, config=config, flow=flow, spectrum_config=spectrum, score_weight=score_weight,
+            source, data, out, config=config, flow=flow, spectrum_config=SpectrumConfig(), waveform=waveform,
+            score_weight=score_weight,
             resume=resume, overwrite=overwrite, licence=licence,
             on_files=display.files, on_note=display.note, on_progress=display.step,
         )  # fmt: skip
@@ -124,6 +193,12 @@ def train_encoder(
     deep: Annotated[
         int, typer.Option(min=0, help="Further residual blocks at its deepest level, for a longer view.")
     ] = 3,
+    hidden: Annotated[
+        int, typer.Option(min=1, help="Width of the network on samples.")
+    ] = WAVE_NETWORK.hidden,
+    layers: Annotated[
+        int, typer.Option(min=1, help="Dilated layers of the network on samples.")
+    ] = WAVE_NETWORK.layers,
     workers: Annotated[int, typer.Option(min=0, help="Processes that simulate mixtures.")] = 1,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = TRAIN.seed,
     bf16: Annotated[bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.")] = False,
@@ -151,13 +226,30 @@ def train_encoder(
         from .. import recipes
 
         set_threads(threads)
-        folders = source_folders(data, models.read_config(priors)["sources"])
-        status, finished = recipes.train_encoder(
-            priors, folders, config=config, network=network, objective=objective, elbo_weight=elbo_weight,
-            unlabelled=mixtures, workers=workers, resume=resume, overwrite=overwrite,
-            on_files=display.files, on_note=display.note, on_progress=display.step,
-        )  # fmt: skip
+        known = models.read_config(priors)
+        folders = source_folders(data, known["sources"])
+        if waveform := models.waveform_of(known):
+            status, finished = recipes.train_waveform_encoder(
+                priors, folders, config=replace(config, frames=waveform.window),
+                network=WaveformEncoderConfig(hidden=hidden, layers=layers), objective=objective,
+                elbo_weight=elbo_weight, unlabelled=mixtures, resume=resume, overwrite=overwrite,
+                on_files=display.files, on_note=display.note, on_progress=display.step,
+            )  # fmt: skip
+        else:
+            status, finished = recipes.train_encoder(
+                priors, folders, config=config, network=network, objective=objective,
+                elbo_weight=elbo_weight, unlabelled=mixtures, workers=workers, resume=resume,
+                overwrite=overwrite, on_files=display.files, on_note=display.note, on_progress=display.step,
+            )  # fmt: skip
     finish(status, finished, f"{priors}/encoder.safetensors", quiet)
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """A list of whole numbers as typed; usage if it is none."""
+    try:
+        return tuple(map(int, listed(text) or ()))
+    except ValueError:
+        raise usage(f"{option} {text} is not a list of numbers such as 8,2") from None
 
 
 def network_of(widths: str, bottleneck: int, deep: int) -> EncoderConfig:
