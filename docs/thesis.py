@@ -1,0 +1,498 @@
+"""The thesis' toy experiment, from nothing to the tables and pictures of thesis.md: python docs/thesis.py FOLDER
+
+Everything is kept in FOLDER, and a second run goes on where the first stopped; tables that are there are printed
+again. Needs matplotlib. With --music it trains priors of samples on recordings instead, and prints what they say.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from deepsep import evaluation, model, toy
+from deepsep.config import WAVEFORM_SGLD
+from deepsep.data import SampleBank
+from deepsep.metrics import si_sdr
+from deepsep.model import Model
+from deepsep.priors import standard_normal
+from deepsep.separation import Settings, separate_samples, stationary_gains
+
+HERE = Path(__file__).parent
+SIGMAS = (0.01, 0.027, 0.077, 0.129, 0.359)  # the thesis' levels
+THESIS_ACCURACY = {0.01: "0.973 (clean)", 0.129: "0.286", 0.359: "0.119"}  # of 4 classes
+WINDOW = 512
+FIRST = 3000  # where in a song the window lies
+NOTES = 128  # of each wave, for the densities
+LEVELS = (0.05, 0.129, 0.359, 1.0, 2.0, 4.0)  # of the denoising table
+
+
+def deepsep(*words: object) -> None:
+    """The program, on one core."""
+    done = subprocess.run([sys.executable, "-m", "deepsep", *map(str, words)], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+# --- training ------------------------------------------------------------------------------------------
+
+
+def train(folder: Path, steps: int, encoder_steps: int, bf16: bool) -> None:
+    """Toy data, four priors, and the two encoders: by simulated mixtures, and by the thesis' ELBO alone."""
+    data, priors = folder / "toy", folder / "priors"
+    fast = ["--bf16"] if bf16 else []
+    if not data.exists():
+        deepsep("toy", data)
+    for wave in toy.WAVES:
+        begun = (priors / "training" / f"{wave}.safetensors").exists()
+        if steps_of(priors, wave) < steps:
+            deepsep(
+                "train-prior", data / "train" / wave, "--source", wave, "-o", priors, "--domain", "waveform",
+                "--level", "absolute", "--steps", steps, "--batch", 16, "--lr", 0.002, "--score-weight", 1,
+                "--licence", "CC0-1.0", *fast, *(["--resume"] if begun else []),
+            )  # fmt: skip
+    for objective, place in (("simulated", priors), ("elbo", folder / "elbo")):
+        if place != priors and not place.exists():
+            copy_priors(priors, place)
+        begun = (place / "training" / "encoder.safetensors").exists()
+        if steps_of(place, "encoder") < encoder_steps:
+            deepsep(
+                "train-encoder", data / "train", "--priors", place, "--objective", objective,
+                "--steps", encoder_steps, "--batch", 32, *fast, *(["--resume"] if begun else []),
+            )  # fmt: skip
+
+
+def steps_of(priors: Path, name: str) -> int:
+    """How long a prior, or the encoder, of a folder has been trained."""
+    if not (priors / f"{name}.safetensors").exists():
+        return 0
+    config = model.read_config(priors)
+    table = config.get("encoder", {}) if name == "encoder" else config["priors"].get(name, {})
+    return int(table.get("training", {}).get("steps", 0))
+
+
+def copy_priors(priors: Path, to: Path) -> None:
+    """The priors of a folder, without its encoder."""
+    loaded = model.load(priors, encoder=False)
+    for name, prior in loaded.priors.items():
+        info = {k: v for k, v in loaded.info["priors"][name].items() if k != "flow"}
+        model.save_prior(to, name, prior, loaded.spectrum, info, loaded.waveform)
+
+
+# --- densities -----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def densities(priors: Model) -> dict:
+    """log p(x) / dim of every prior (row) on every wave (column) at each level, with and without log-det."""
+    rng = torch.Generator().manual_seed(11)
+    x = {wave: toy.notes(wave, NOTES, WINDOW, rng)[:, None] for wave in toy.WAVES}
+    exact = {wave: toy.ExactPrior(wave, WINDOW, phases=256) for wave in toy.WAVES}
+    found = {}
+    for sigma in SIGMAS:
+        full, base, truth = [], [], []
+        noisy = {wave: v + sigma * torch.randn(v.shape, generator=rng) for wave, v in x.items()}
+        for wave in toy.WAVES:
+            own = [priors.priors[wave](y, sigma) for y in noisy.values()]
+            base.append(torch.stack([standard_normal(z) / WINDOW for z, _ in own]))
+            full.append(torch.stack([(standard_normal(z) + ladj) / WINDOW for z, ladj in own]))
+            truth.append(torch.stack([exact[wave].log_prob(y, sigma) / WINDOW for y in noisy.values()]))
+        found[str(sigma)] = {
+            kind: {
+                "mean": table.mean(2).tolist(),
+                "median": table.median(2)[0].tolist(),
+                "bayes": bayes(table),
+            }
+            for kind, rows in (("full", full), ("base", base), ("exact", truth))
+            for table in [torch.stack(rows)]  # (prior, wave, note)
+        }
+    return found
+
+
+def bayes(table: torch.Tensor) -> float:
+    """How often the prior of a note's own wave is the likeliest."""
+    right = table.argmax(0) == torch.arange(len(table))[:, None]
+    return float(right.float().mean())
+
+
+def denoising(priors: Model) -> dict:
+    """How far Tweedie's x + sigma^2 score brings a noisy note back, in dB of SDR; and the exact density's."""
+    rng = torch.Generator().manual_seed(12)
+    found: dict = {}
+    for wave in toy.WAVES:
+        exact = toy.ExactPrior(wave, WINDOW, phases=128)
+        x = toy.notes(wave, 32, WINDOW, rng)[:, None]
+        for sigma in LEVELS:
+            noisy = x + sigma * torch.randn(x.shape, generator=rng)
+            for kind, prior in (("flow", priors.priors[wave]), ("exact", exact)):
+                y = noisy.clone().requires_grad_()
+                (score,) = torch.autograd.grad(prior.log_prob(y, sigma).sum(), y)
+                error = (noisy + sigma**2 * score - x).square().sum()
+                found.setdefault(kind, {}).setdefault(str(sigma), []).append(
+                    10 * math.log10(float(x.square().sum() / error))
+                )
+            clean = 10 * math.log10(float(x.square().mean())) - 20 * math.log10(sigma)
+            found.setdefault("noisy", {}).setdefault(str(sigma), []).append(clean)
+    return found
+
+
+@torch.no_grad()
+def inversion(priors: Model) -> float:
+    """The largest |x - f^-1(f(x))| over notes at every level."""
+    rng = torch.Generator().manual_seed(13)
+    worst = 0.0
+    for wave in toy.WAVES:
+        x = toy.notes(wave, 16, WINDOW, rng)[:, None]
+        for sigma in SIGMAS:
+            noisy = x + sigma * torch.randn(x.shape, generator=rng)
+            z, _ = priors.priors[wave](noisy, sigma)
+            worst = max(worst, float((priors.priors[wave].inverse(z, sigma)[0] - noisy).abs().max()))
+    return worst
+
+
+# --- separation ----------------------------------------------------------------------------------------
+
+
+def clips(folder: Path, count: int) -> list[evaluation.Clip]:
+    """The first songs of the toy."""
+    found = evaluation.find_songs(folder / "toy" / "songs")[:count]
+    return [evaluation.read(song, toy.WAVES) for song in found]
+
+
+def windows(found: list[evaluation.Clip]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sources (b, k, t) and mixtures (b, t)."""
+    cut = slice(FIRST, FIRST + WINDOW)
+    stems = torch.stack(
+        [torch.stack([torch.tensor(c.references[w][0, cut]) for w in toy.WAVES]) for c in found]
+    )
+    return stems, stems.sum(1)
+
+
+def improvement(stems: torch.Tensor, estimates: torch.Tensor) -> list[list[float]]:
+    """SI-SDR of the estimates less that of the mixture, dB, by song and wave."""
+    return [
+        [si_sdr(s[None], e[None]) - si_sdr(s[None], m[None]) for s, e in zip(own, found, strict=True)]
+        for own, found, m in zip(stems.numpy(), estimates.numpy(), stems.sum(1).numpy(), strict=True)
+    ]
+
+
+def masks(found: list[evaluation.Clip], priors: Model, oracle: bool) -> torch.Tensor:
+    """Estimates by the stationary Wiener filter, or by the oracle's ratio mask, on whole songs; then cut."""
+    estimates = []
+    for clip in found:
+        analysis = evaluation.Analysis(clip, priors)
+        gains = (
+            evaluation.oracle_gains(analysis, True) if oracle else stationary_gains(priors, analysis.spectrum)
+        )
+        estimates.append(torch.tensor(analysis.masked(gains))[:, 0, FIRST : FIRST + WINDOW])
+    return torch.stack(estimates)
+
+
+def exact_model(priors: Model, phases: int) -> Model:
+    """The same with the toy's own densities for priors."""
+    own = {wave: toy.ExactPrior(wave, WINDOW, phases=phases) for wave in toy.WAVES}
+    return Model(priors.spectrum, own, None, {}, priors.waveform)  # type: ignore[arg-type]
+
+
+def langevin(mixes: torch.Tensor, priors: Model, init: str = "mixture", **changed: object) -> torch.Tensor:
+    """Stems (b, k, t) of one run."""
+    settings = Settings(method="sgld", init=init, sgld=replace(WAVEFORM_SGLD, **changed))  # type: ignore[arg-type]
+    return separate_samples(mixes, priors, settings)[:, 0]
+
+
+def chains(
+    mixes: torch.Tensor, of: Model, stems: torch.Tensor, init: str = "mixture", **changed: object
+) -> dict:
+    """Improvements of one chain, of the likeliest of all, and of their mean."""
+    config = replace(WAVEFORM_SGLD, **changed)  # type: ignore[arg-type]
+    count = config.chains
+    settings = Settings(method="sgld", init=init, sgld=config, samples=count)  # type: ignore[arg-type]
+    found = separate_samples(mixes, of, settings)  # (b, s, k, t)
+    with torch.no_grad():
+        fit = torch.stack(
+            [
+                sum(
+                    p.log_prob(found[:, c, i][:, None], config.sigma_min)
+                    for i, p in enumerate(of.priors.values())
+                )
+                for c in range(count)
+            ],
+            1,
+        )
+    best = found[torch.arange(len(mixes)), fit.argmax(1)]
+    return {
+        "one chain": improvement(stems, found[:, 0]),
+        f"the likeliest of {count}": improvement(stems, best),
+        f"the mean of {count}": improvement(stems, found.mean(1)),
+    }
+
+
+def methods(folder: Path, priors: Model, count: int) -> dict:
+    """Name -> a function that gives improvements, by variant where there are several."""
+    found = clips(folder, count)
+    stems, mixes = windows(found)
+    exact = exact_model(priors, 64)
+    by_elbo = model.load(folder / "elbo") if (folder / "elbo" / "encoder.safetensors").exists() else None
+
+    def encoder(of: Model) -> torch.Tensor:
+        return separate_samples(mixes, of, Settings(method="encoder"))[:, 0]
+
+    table = {
+        "the mixture": lambda: {"": improvement(stems, mixes[:, None].expand_as(stems))},
+        "stationary Wiener": lambda: {"": improvement(stems, masks(found, priors, False))},
+        "Langevin, flows": lambda: chains(mixes, priors, stems),
+        "encoder, simulated mixtures": lambda: {"": improvement(stems, encoder(priors))},
+        "Langevin, flows, from that encoder and sigma 0.5": lambda: chains(
+            mixes, priors, stems, "encoder", sigma_max=0.5, levels=20
+        ),
+        "encoder, ELBO alone": lambda: {"": improvement(stems, encoder(by_elbo))},
+        "oracle mask": lambda: {"": improvement(stems, masks(found, priors, True))},
+        "oracle posterior: Langevin, exact densities": lambda: chains(mixes, exact, stems),
+    }
+    if by_elbo is None:
+        del table["encoder, ELBO alone"]
+    if priors.encoder is None:
+        del table["encoder, simulated mixtures"], table["Langevin, flows, from that encoder and sigma 0.5"]
+    return table
+
+
+VARIANTS: dict[str, dict] = {
+    "as above, 1 chain": {},
+    "from sigma 1": {"sigma_max": 1.0},
+    "1 step a level, not 4": {"steps": 1},
+    "constraint of half the width (gamma 0.5)": {"gamma": 0.5},
+    "of twice the width (gamma 2)": {"gamma": 2.0},
+    "exact projection of the denoised (gamma 0)": {"gamma": 0.0},
+    "constraint on the noisy x (BASIS)": {"denoise": False},
+    "exact projection of the noisy x": {"gamma": 0.0, "denoise": False},
+}
+
+
+# --- music ---------------------------------------------------------------------------------------------
+
+MUSIC_SIGMAS = (0.03, 0.1, 0.3, 1.0)
+CUTS = 64
+
+
+def music(folder: Path, recordings: Path, songs: Path | None, minutes: float, bf16: bool) -> None:
+    """Priors of samples on recordings/drums and on all other subfolders together; what they say of each."""
+    priors = folder / "music"
+    others = sorted(p for p in recordings.iterdir() if p.is_dir() and p.name != "drums")
+    for name, data in (("drums", [recordings / "drums"]), ("rest", others)):
+        if not (priors / f"{name}.safetensors").exists():
+            deepsep(
+                "train-prior", *data, "--source", name, "-o", priors, "--domain", "waveform", "--minutes", minutes,
+                "--window", 2048, "--layers", 7, "--batch", 8, "--sigma-min", 0.02, "--sigma-max", 3,
+                "--lr", 0.002, "--score-weight", 1, *(["--bf16"] if bf16 else []),
+            )  # fmt: skip
+    loaded = model.load(priors)
+    for name in loaded.sources:
+        print(f"{name}: {steps_of(priors, name)} steps in {minutes:g} minutes.")
+    found = kept(folder / "tables" / "music.json", lambda: heard(folder, loaded, recordings))
+    print("\nlog p(x), median over cuts of 2048 samples, nats a sample\n")
+    print(head("sigma", "prior", *found["0.1"]))
+    for sigma, table in found.items():
+        for i, name in enumerate(loaded.sources):
+            print(row(sigma if i == 0 else "", name, *(number(table[kind][i]) for kind in table)))
+    if songs:
+        print(
+            "\nDrums against the rest, SI-SDR, the same excerpts: priors of samples, then spectral ones\n",
+            flush=True,
+        )
+        common = (songs, "--seconds", 3, "--metric", "si_sdr", "-q")
+        deepsep(
+            "evaluate", *common, "--priors", priors, "--methods", "mixture,stationary,sgld", "--chains", 1
+        )
+        deepsep("evaluate", *common, "--methods", "mixture,stationary,sgld")
+
+
+@torch.no_grad()
+def heard(folder: Path, priors: Model, recordings: Path) -> dict:
+    """sigma -> kind of recording -> what each prior says of cuts of it."""
+    assert priors.waveform is not None
+    rng = torch.Generator().manual_seed(14)
+    window = priors.waveform.window
+    found: dict = {str(sigma): {} for sigma in MUSIC_SIGMAS}
+    for kind in sorted(p for p in recordings.iterdir() if p.is_dir()):
+        cache = folder / "music" / "training" / "cache" / f"{kind.name}-heard"
+        bank = SampleBank.build([kind], priors.waveform.rate, cache)
+        x = bank.stretches(CUTS, window, rng, vary=True)[:, None]
+        for sigma in MUSIC_SIGMAS:
+            noisy = x + sigma * torch.randn(x.shape, generator=rng)
+            found[str(sigma)][kind.name] = [
+                float((prior.log_prob(noisy, sigma) / window).median()) for prior in priors.priors.values()
+            ]
+    return found
+
+
+# --- tables and pictures -------------------------------------------------------------------------------
+
+
+def kept(path: Path, make) -> dict:  # noqa: ANN001
+    """What a file holds; made and written where there is none."""
+    if not path.exists():
+        began = time.process_time()
+        table = make()
+        table = {"cpu_seconds": round(time.process_time() - began, 1), "table": table}
+        path.write_text(json.dumps(table))
+    return json.loads(path.read_text())["table"]
+
+
+def row(*cells: object) -> str:
+    """A line of a markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def number(value: float) -> str:
+    """Short, whatever the size."""
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.1e}"
+
+
+def head(*cells: str) -> str:
+    """A markdown table's first two lines."""
+    return row(*cells) + "\n|" + "---|" * len(cells)
+
+
+def print_densities(found: dict) -> None:
+    """Bayes accuracy, then the cross-likelihoods."""
+    print(head("sigma", "thesis' flow", "ours, log p(x)", "ours without log-det", "the exact densities"))
+    for sigma, table in found.items():
+        bayes_of = [f"{table[kind]['bayes']:.3f}" for kind in ("full", "base", "exact")]
+        print(row(sigma, THESIS_ACCURACY.get(float(sigma), "-"), *bayes_of))
+    for kind, title in (("full", "log p(x)"), ("base", "base term alone, no log-det")):
+        print(f"\n{title}, median over notes, nats a sample\n")
+        print(head("sigma", "prior", *toy.WAVES, *(["exact, own"] if kind == "full" else [])))
+        for sigma, table in found.items():
+            for i, wave in enumerate(toy.WAVES):
+                own = [number(table["exact"]["median"][i][i])] if kind == "full" else []
+                print(row(sigma if i == 0 else "", wave, *map(number, table[kind]["median"][i]), *own))
+
+
+def print_denoising(found: dict) -> None:
+    """SDR of noisy and denoised notes."""
+    print(head("sigma", "noisy", "denoised by the flows", "by the exact densities"))
+    for sigma in found["flow"]:
+        print(row(sigma, *(f"{sum(found[k][sigma]) / 4:.1f}" for k in ("noisy", "flow", "exact"))))
+
+
+def print_separation(found: dict[str, list]) -> None:
+    """Mean improvement by wave, over all, their median, and how many exceed 10 dB."""
+    print(head("method", *toy.WAVES, "mean", "median", "over 10 dB"))
+    for name, table in found.items():
+        values = torch.tensor(table)
+        share = f"{100 * float((values > 10).float().mean()):.0f} %"
+        cells = [*values.mean(0).tolist(), float(values.mean()), float(values.median())]
+        print(row(name, *(f"{v:.1f}" for v in cells), share))
+
+
+def draw(folder: Path, priors: Model, found: dict) -> None:
+    """thesis-likelihood.png and thesis-waves.png beside this file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    shown = [s for s in ("0.01", "0.129", "0.359") if s in found]
+    for i, sigma in enumerate(shown):
+        axes = figure.add_subplot(1, len(shown), i + 1)
+        values = torch.tensor(found[sigma]["full"]["median"])
+        best = values - values.max(0, keepdim=True)[0]
+        axes.imshow(best, cmap="viridis", vmin=-3, vmax=0)
+        for a in range(4):
+            for b in range(4):
+                light = "black" if float(best[a, b]) > -1.2 else "white"
+                axes.text(
+                    b, a, number(float(values[a, b])), ha="center", va="center", fontsize=7, color=light
+                )
+        axes.set_xticks(range(4), toy.WAVES, fontsize=7)
+        axes.set_yticks(range(4), toy.WAVES if i == 0 else [""] * 4, fontsize=7)
+        axes.set_title(f"sigma {sigma}", fontsize=9)
+        axes.set_xlabel("notes of", fontsize=8)
+    figure.axes[0].set_ylabel("prior of", fontsize=8)
+    figure.savefig(HERE / "thesis-likelihood.png", dpi=110)
+
+    stems, mixes = windows(clips(folder, 1))
+    runs = {
+        "flows": langevin(mixes, priors),
+        "exact densities": langevin(mixes, exact_model(priors, 64)),
+    }
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    for i, wave in enumerate(["mixture", *toy.WAVES]):
+        axes = figure.add_subplot(5, 1, i + 1)
+        axes.plot(mixes[0] if i == 0 else stems[0, i - 1], color="0.2", linewidth=1, label="truth")
+        for name, color in (("flows", "#0072B2"), ("exact densities", "#D55E00")) if i else ():
+            axes.plot(runs[name][0, i - 1], color=color, linewidth=0.8, label=f"Langevin, {name}")
+        axes.set_ylabel(wave, fontsize=8)
+        axes.tick_params(labelsize=7)
+        if i == 1:
+            axes.legend(fontsize=7, loc="upper right", ncols=3)
+    figure.axes[-1].set_xlabel("sample at 14.7 kHz", fontsize=8)
+    figure.savefig(HERE / "thesis-waves.png", dpi=110)
+
+
+def main() -> None:
+    """Trains what is not trained, computes what is not computed, prints it all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=4000, help="of each prior")
+    parser.add_argument("--encoder-steps", type=int, default=3000)
+    parser.add_argument("--mixtures", type=int, default=12)
+    parser.add_argument("--bf16", action="store_true", help="for CPUs with bfloat16")
+    parser.add_argument("--no-training", action="store_true", help="of priors as they are")
+    parser.add_argument(
+        "--music", type=Path, help="folder with a subfolder of solo recordings of drums, and others"
+    )
+    parser.add_argument("--songs", type=Path, help="songs with stems, for the music's separation")
+    parser.add_argument("--minutes", type=float, default=60, help="of each of the two priors of music")
+    options = parser.parse_args()
+    folder, tables = options.folder, options.folder / "tables"
+    tables.mkdir(parents=True, exist_ok=True)
+    if options.music:
+        music(folder, options.music, options.songs, options.minutes, options.bf16)
+        return
+    if not options.no_training:
+        train(folder, options.steps, options.encoder_steps, options.bf16)
+    priors = model.load(folder / "priors")
+    steps = {wave: steps_of(folder / "priors", wave) for wave in toy.WAVES}
+    print(f"Steps of training: {steps}; encoder {steps_of(folder / 'priors', 'encoder')}.\n")
+    likelihoods = kept(tables / "densities.json", lambda: densities(priors))
+    print("### Which prior?\n")
+    print_densities(likelihoods)
+    print("\n### How far the score leads back\n")
+    print_denoising(kept(tables / "denoising.json", lambda: denoising(priors)))
+    worst = kept(tables / "inversion.json", lambda: {"worst": inversion(priors)})["worst"]
+    print(f"\nInvertibility, float32, after training: |x - f^-1(f(x))| at most {worst:.1e}.")
+    print(f"\n### Separation: SI-SDR improvement, dB, {options.mixtures} mixtures of four\n")
+    runs = methods(folder, priors, options.mixtures)
+    print_separation(
+        {
+            ", ".join(filter(None, (name, variant))): table
+            for name, run in runs.items()
+            for variant, table in kept(tables / f"method-{name.replace(' ', '-')}.json", run).items()
+        }
+    )
+    stems, mixes = windows(clips(folder, options.mixtures))
+    for title, of, place in (
+        ("exact densities", exact_model(priors, 32), "exact"),
+        ("flows", priors, "flows"),
+    ):
+        print(f"\n### What Langevin depends on: {title}\n")
+        found = {
+            name: kept(
+                tables / f"{place}-{i}.json",
+                lambda changed=changed, of=of: improvement(
+                    stems, langevin(mixes, of, **{"chains": 1, **changed})
+                ),
+            )
+            for i, (name, changed) in enumerate(VARIANTS.items())
+        }
+        print_separation(found)
+    sys.stdout.flush()
+    draw(folder, priors, likelihoods)
+
+
+if __name__ == "__main__":
+    main()
