@@ -3,8 +3,8 @@
 Shape suffixes: c audio channel, f bin, k stem, d band, n frame.
 
 Window i is trusted on frames [i core, (i + 1) core) and sees `context` frames more on either side; beyond the signal
-lies silence; the last window is cut to what is left, in multiples of ALIGN frames. Estimates fade into one another
-over `fade` frames about each border, with weights that sum to 1.
+lies its mirror image, which sounds like it and not like an end. The last window is cut to what is left, in multiples of
+ALIGN frames. Estimates fade into one another over `fade` frames about each border, with weights that sum to 1.
 """
 
 from __future__ import annotations
@@ -32,26 +32,35 @@ class Window(NamedTuple):
 
 
 def windows(spectra_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[Window]:
-    """Cuts consecutive frames into windows; the last is filled up with silence."""
+    """Cuts consecutive frames into windows; beyond either end of the signal lies its mirror image."""
     held: Tensor | None = None
+    begun = False
     first = -context
     for piece in spectra_cfn:
-        if held is None:
-            held = piece.new_zeros(*piece.shape[:-1], context)
-        held = torch.cat([held, piece], -1)
-        while held.shape[-1] >= core + 2 * context:
+        held = piece if held is None else torch.cat([held, piece], -1)
+        if not begun and held.shape[-1] > context:
+            held, begun = mirrored(held, context, 0), True
+        while begun and held.shape[-1] >= core + 2 * context:
             yield Window(held[..., : core + 2 * context].clone(), first, core)
             held = held[..., core:]
             first += core
     if held is None:
         return
-    while held.shape[-1] > context:
-        left = held.shape[-1] - context
+    if not begun:
+        held = mirrored(held, context, 0)
+    while (left := held.shape[-1] - context) > 0:
         length = min(core, -(-left // ALIGN) * ALIGN)
-        padded = torch.nn.functional.pad(held, (0, max(0, length + context - left)))
-        yield Window(padded[..., : length + 2 * context].clone(), first, min(core, left))
+        padded = mirrored(held, 0, max(0, length + context - left))
+        yield Window(padded[..., : length + 2 * context].clone(), first, min(left, core))
         held = held[..., core:]
         first += core
+
+
+def mirrored(x: Tensor, before: int, after: int) -> Tensor:
+    """More frames at both ends of (..., n), reflected at the outermost ones as often as it takes."""
+    period = max(1, 2 * (x.shape[-1] - 1))
+    at = torch.arange(-before, x.shape[-1] + after, device=x.device).remainder(period)
+    return x[..., torch.minimum(at, period - at)]
 
 
 def batched(items: Iterable[Window], size: int) -> Iterator[list[Window]]:
