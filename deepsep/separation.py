@@ -268,7 +268,7 @@ def sgld_draws(
     """Wiener gains (b, k, d, n) of every late iterate, with the number of its chain.
 
     A chain that the encoder started is pooled with the encoder's estimate, q^(1 - w) p^w on the gains: q has learned
-    what the priors cannot say, and the other way round, and their geometric mean does better than either.
+    what the priors cannot say, and the other way round (docs/results.md has what the geometric mean of both gains).
     """
     config = settings.sgld
     power = (planes_bcdn[:, 0] + planes_bcdn[:, 1]) / 2
