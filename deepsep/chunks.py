@@ -23,12 +23,13 @@ ALIGN = 32  # frames; networks that halve frames need lengths and starts that di
 class Window(NamedTuple):
     """A stretch of frames: (c, f, context + core + context), its first frame, and how many of the core are real.
 
-    The last one's core may be shorter.
+    From its frame `end` on it is the mirror image of the signal's end, as it is of its beginning before frame 0.
     """
 
     spectra: Tensor
     first: int
     frames: int
+    end: int
 
 
 def windows(spectra_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[Window]:
@@ -41,7 +42,7 @@ def windows(spectra_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[
         if not begun and held.shape[-1] > context:
             held, begun = mirrored(held, context, 0), True
         while begun and held.shape[-1] >= core + 2 * context:
-            yield Window(held[..., : core + 2 * context].clone(), first, core)
+            yield Window(held[..., : core + 2 * context].clone(), first, core, core + 2 * context)
             held = held[..., core:]
             first += core
     if held is None:
@@ -51,7 +52,8 @@ def windows(spectra_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[
     while (left := held.shape[-1] - context) > 0:
         length = min(core, -(-left // ALIGN) * ALIGN)
         padded = mirrored(held, 0, max(0, length + context - left))
-        yield Window(padded[..., : length + 2 * context].clone(), first, min(left, core))
+        spectra = padded[..., : length + 2 * context].clone()
+        yield Window(spectra, first, min(left, core), min(held.shape[-1], spectra.shape[-1]))
         held = held[..., core:]
         first += core
 

@@ -350,7 +350,7 @@ def separate_waveform(
     estimates = (
         pair
         for batch in chunks.batched(chunks.windows(low, core, context), settings.batch_size)
-        for pair in zip(batch, window_stems(batch, context, model, settings), strict=True)
+        for pair in zip(batch, window_stems(batch, model, settings), strict=True)
     )
     joined = chunks.join(estimates, core, context, context)
     flat = ((stems.flatten(0, 1) * gain).numpy() for _, stems in joined)
@@ -383,28 +383,21 @@ def shared_out(
     return out
 
 
-def window_stems(
-    batch: Sequence[chunks.Window], context: int, model: Model, settings: Settings
-) -> list[Tensor]:
-    """Stems (s k, c, t) of each window (c, t), every channel on its own; none where it reaches past the signal."""
-    spans = [span_of(window) for window in batch]
+def window_stems(batch: Sequence[chunks.Window], model: Model, settings: Settings) -> list[Tensor]:
+    """Stems (s k, c, t) of each window (c, t), every channel on its own; none where it reaches past the signal.
+
+    Samples have a direction in time, which their mirror image has not.
+    """
+    spans = [(max(0, -window.first), window.end) for window in batch]
     stems = [w.spectra.new_zeros(settings.samples * len(model.sources), *w.spectra.shape) for w in batch]
     for start, end in set(spans):
         own = [i for i, span in enumerate(spans) if span == (start, end)]
-        if end > start:
-            rows = torch.cat([batch[i].spectra[:, start:end] for i in own])
-            first = [batch[i].first + start for i in own for _ in batch[i].spectra]
-            found = separate_samples(rows, model, settings, first=first)
-            for i, part in zip(own, found.chunk(len(own)), strict=True):
-                stems[i][..., start:end] = part.permute(1, 2, 0, 3).flatten(0, 1)
+        rows = torch.cat([batch[i].spectra[:, start:end] for i in own])
+        first = [batch[i].first + start for i in own for _ in batch[i].spectra]
+        found = separate_samples(rows, model, settings, first=first)
+        for i, part in zip(own, found.chunk(len(own)), strict=True):
+            stems[i][..., start:end] = part.permute(1, 2, 0, 3).flatten(0, 1)
     return stems
-
-
-def span_of(window: chunks.Window) -> tuple[int, int]:
-    """Where a window holds signal: from its track's first sample to the last that is not silent."""
-    heard = window.spectra.abs().amax(0).nonzero()
-    start = max(0, -window.first)
-    return start, max(start, int(heard.max()) + 1 if len(heard) else 0)
 
 
 @torch.no_grad()

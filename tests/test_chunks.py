@@ -37,6 +37,7 @@ def test_a_window_sees_its_frames_and_beyond_the_signal_its_mirror_image(frames,
         expected = padded[..., i * core : i * core + window.frames + 2 * context]
         np.testing.assert_array_equal(window.spectra[..., : window.frames + 2 * context], expected)
         assert window.frames <= window.spectra.shape[-1] - 2 * context <= core
+        assert window.end == min(frames - window.first, window.spectra.shape[-1])
 
 
 @given(frames=st.integers(1, 60), layout=layouts(), pieces=st.lists(st.integers(0, 60), max_size=5))
@@ -76,7 +77,7 @@ def test_a_fade_wider_than_what_windows_share_is_refused():
 
 @given(count=st.integers(0, 20), size=st.integers(1, 7))
 def test_batches_keep_order_and_size(count, size):
-    items = [Window(torch.zeros(1, 1, 8), first, 8) for first in range(count)]
+    items = [Window(torch.zeros(1, 1, 8), first, 8, 8) for first in range(count)]
     batches = list(batched(iter(items), size))
     assert [item.first for batch in batches for item in batch] == list(range(count))
     assert all(len(batch) == size for batch in batches[:-1]) and all(0 < len(b) <= size for b in batches)
@@ -84,7 +85,7 @@ def test_batches_keep_order_and_size(count, size):
 
 def test_windows_of_another_length_make_a_batch_of_their_own():
     lengths = [8, 8, 8, 4]
-    items = [Window(torch.zeros(1, 1, n), i, n) for i, n in enumerate(lengths)]
+    items = [Window(torch.zeros(1, 1, n), i, n, n) for i, n in enumerate(lengths)]
     assert [len(batch) for batch in batched(iter(items), 2)] == [2, 1, 1]
     assert [len(batch) for batch in batched(iter(items), 3)] == [3, 1]
 
