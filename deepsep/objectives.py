@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from .spectrum import Spectrum
 
 __all__ = [
     "bits_per_dim",
-    "contrast_loss",
     "elbo",
     "prior_loss",
     "random_sigma",
@@ -25,8 +23,6 @@ __all__ = [
     "waveform_sleep_loss",
     "wiener_sdr",
 ]
-
-CONTRAST_SIGMA = (0.4, 1.3)  # noise levels at which Langevin walks
 
 
 def random_sigma(prior: FlowPrior | WaveformPrior, batch: int, rng: torch.Generator) -> Tensor:
@@ -79,55 +75,6 @@ def wiener_sdr(gain_bkdn: Tensor, m: Mixtures) -> Tensor:
     power_bk = m.power_bkdn.flatten(2).sum(2)
     small = 10**-2.5 * m.total_bdn.flatten(1).sum(1, keepdim=True).clamp_min(1e-3)
     return 10 * torch.log10((power_bk + small) / (error_bk + small))
-
-
-def contrast_loss(
-    priors: Sequence[FlowPrior],
-    m: Mixtures,
-    start_kd: Tensor,
-    spectrum: Spectrum,
-    rng: torch.Generator,
-    *,
-    likelihood_weight: float = 0.0,
-) -> tuple[Tensor, dict[str, float]]:
-    """Priors against one another, where a Langevin chain will need them, on simulated mixtures.
-
-    A chain's position is imitated: gains between the stationary filter `start_kd` and the truth, and noise of a
-    random level sigma. Each prior then denoises its own source by its own score, x + sigma^2 grad log p_sigma(x)
-    (Tweedie), seeing neither mixture nor other sources, and what is minimised is the negative SDR, in dB, of the
-    Wiener estimates that the denoised sources make together. The score is the flow's own, so the densities stay
-    normalised. With likelihood_weight > 0, plus as much of the priors' bits per dimension on the true sources.
-    """
-    b = len(m.total_bdn)
-    count = 2 * spectrum.count_d[:, None]
-    low, high = map(math.log, CONTRAST_SIGMA)
-    sigma = (low + (high - low) * torch.rand(b, generator=rng)).exp()
-    share, scale = torch.rand(2, b, 1, 1, 1, generator=rng)
-    truth = (m.power_bkdn + 1e-3 * m.total_bdn[:, None] + 1e-6).log()
-    blend = (1 - share**0.7) * truth.log_softmax(1) + share**0.7 * start_kd[..., None].log()
-    position = spectrum.to_x((m.total_bdn / count)[:, None] * blend.softmax(1))
-    eps = torch.randn(position.shape, generator=rng)
-    position = position + (0.5 + 0.5 * scale) * sigma[:, None, None, None] * eps
-    denoised = torch.stack([tweedie(p, position[:, k], sigma) for k, p in enumerate(priors)], 1)
-    sdr_bk = wiener_sdr((spectrum.config.scale * denoised).softmax(1), m)
-    figures = {"SDR": float(sdr_bk.detach().mean())}
-    figures |= {f"SDR {k}": float(v) for k, v in enumerate(sdr_bk.detach().mean(0))}
-    value = -sdr_bk.mean()
-    if likelihood_weight > 0:
-        x = spectrum.to_x(m.power_bkdn / count)
-        bits = torch.stack(
-            [prior_loss(p, x[:, k], rng)[0] for k, p in enumerate(priors)],
-        ).mean()
-        figures["bits/dim"] = float(bits.detach())
-        value = value + likelihood_weight * bits
-    return value, figures
-
-
-def tweedie(prior: FlowPrior, x_bdn: Tensor, sigma_b: Tensor) -> Tensor:
-    """E[x_clean | x] under a prior at noise level sigma, x + sigma^2 grad log p_sigma(x); differentiable."""
-    x = x_bdn.detach().requires_grad_()
-    (score,) = torch.autograd.grad(prior.log_prob(x, sigma_b).sum(), x, create_graph=True)
-    return x + sigma_b[:, None, None] ** 2 * score
 
 
 def sleep_loss(
