@@ -35,8 +35,7 @@ __all__ = [
 ]
 
 Method = Literal["sgld", "encoder"]
-CORE = 256  # frames of a window that count, about
-ENCODER_CORE = 512
+CORE = 256  # frames of a window that count, about; more where the context is wide
 SGLD_CONTEXT = 64
 SGLD_FADE = 32
 ENCODER_DRAWS = 16  # from q, for its spread
@@ -158,11 +157,11 @@ def layout(model: Model, settings: Settings, frames: int) -> tuple[int, int, int
     """
     deep = model.encoder.config.context if isinstance(model.encoder, Encoder) else 0
     if settings.method == "encoder":
-        largest, context, fade = ENCODER_CORE, deep, 0
+        context, fade = deep, 0
     else:
         warm = deep if settings.init == "encoder" else 0
-        largest, context, fade = CORE, max(SGLD_CONTEXT, warm), SGLD_FADE
-    number = max(1, round(frames / largest))
+        context, fade = max(SGLD_CONTEXT, warm), SGLD_FADE
+    number = max(1, round(frames / max(CORE, 4 * context)))
     return -(-frames // (number * chunks.ALIGN)) * chunks.ALIGN, context, fade
 
 

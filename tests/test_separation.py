@@ -92,17 +92,17 @@ def test_any_length(model, samples):
 def test_the_encoder_in_windows_equals_the_whole(model, monkeypatch):
     x = song(4.6)
     parts = separate(x, model, ENCODER)
-    monkeypatch.setattr(separation, "ENCODER_CORE", 2048)
+    monkeypatch.setattr(separation, "CORE", 2048)
     close(parts, separate(x, model, ENCODER))
-    monkeypatch.setattr(separation, "ENCODER_CORE", 40)
+    monkeypatch.setattr(separation, "CORE", 40)
     close(parts, separate(x, model, ENCODER))
 
 
 @METHODS
 @pytest.mark.parametrize("frames", [1, 31, 250, 431, 900, 2_000, 100_000])
 def test_windows_are_alike_and_few(model, settings, frames):
-    core, *_ = separation.layout(model, settings, frames)
-    largest = separation.ENCODER_CORE if settings.method == "encoder" else separation.CORE
+    core, context, _ = separation.layout(model, settings, frames)
+    largest = max(separation.CORE, 4 * context)
     number = -(-frames // core)
     assert core % ALIGN == 0 and core <= 1.5 * largest + ALIGN
     assert number <= max(1, round(frames / largest))
