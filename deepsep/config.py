@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from .errors import DeepsepError
 
 __all__ = [
+    "DOMAINS",
+    "OBJECTIVES",
     "SURE_CHAINS",
     "WAVEFORM_SGLD",
     "EncoderConfig",
@@ -25,6 +27,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+DOMAINS = ("spectral", "waveform")  # what priors are densities of
+OBJECTIVES = ("both", "simulated", "elbo")  # of an encoder
 
 SURE_CHAINS = 4  # from which a spread is told where nobody says how many
 

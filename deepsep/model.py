@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from . import hub
 from .config import (
+    DOMAINS,
     EncoderConfig,
     FlowConfig,
     SpectrumConfig,
@@ -49,7 +50,6 @@ __all__ = [
 ]
 
 FORMAT = 1
-DOMAINS = ("spectral", "waveform")
 
 
 @dataclass(slots=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .data import Mixtures
 from .encoder import Encoder, Posterior, WaveformPosterior, mixture_features
-from .mixture import BandLikelihood, SumLikelihood
+from .mixture import BandLikelihood, Likelihood, SumLikelihood
+from .posterior import Prior
 from .priors import FlowPrior, WaveformPrior
 from .spectrum import Spectrum
 
@@ -21,7 +23,6 @@ __all__ = [
     "sleep_loss",
     "waveform_elbo",
     "waveform_sleep_loss",
-    "wiener_sdr",
 ]
 
 
@@ -65,16 +66,19 @@ def prior_loss(
     return bits + score_weight * error, figures
 
 
-def wiener_sdr(gain_bkdn: Tensor, m: Mixtures) -> Tensor:
-    """SDR in dB of the estimates that gains (b, k, d, n) make of simulated mixtures: (b, k).
+def capped_sdr(power_bk: Tensor, error_bk: Tensor, total_b: Tensor) -> Tensor:
+    """SDR in dB of sources of this energy and error in mixtures of energy total: (b, k).
 
     A source 25 dB below the mixture counts as absent: its error is then taken relative to that level.
     """
-    error = gain_bkdn.square() * m.total_bdn[:, None] - 2 * gain_bkdn * m.cross_bkdn + m.power_bkdn
-    error_bk = error.flatten(2).sum(2)
-    power_bk = m.power_bkdn.flatten(2).sum(2)
-    small = 10**-2.5 * m.total_bdn.flatten(1).sum(1, keepdim=True).clamp_min(1e-3)
+    small = 10**-2.5 * total_b[:, None].clamp_min(1e-3)
     return 10 * torch.log10((power_bk + small) / (error_bk + small))
+
+
+def sleep_figures(sdr_bk: Tensor, density: Tensor) -> dict[str, float]:
+    """What a sleep loss shows: the mean SDR, -log q, and the SDR of each stem."""
+    figures = {"SDR": float(sdr_bk.detach().mean()), "-log q": float(density.detach())}
+    return figures | {f"SDR {k}": float(v) for k, v in enumerate(sdr_bk.detach().mean(0))}
 
 
 def sleep_loss(
@@ -82,15 +86,16 @@ def sleep_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Simulated mixtures with known sources ("sleep phase" of Hinton et al. 1995, source-only supervision).
 
-    The Wiener estimates' SDR, negative and in dB (`wiener_sdr`), plus -log q(x_true | m).
+    The Wiener estimates' SDR, negative and in dB (`capped_sdr`), plus -log q(x_true | m).
     """
-    sdr_bk = wiener_sdr(posterior.log_gain.exp(), m)
+    gain = posterior.log_gain.exp()
+    error = gain.square() * m.total_bdn[:, None] - 2 * gain * m.cross_bkdn + m.power_bkdn
+    energy = m.power_bkdn.flatten(2).sum(2)
+    sdr_bk = capped_sdr(energy, error.flatten(2).sum(2), m.total_bdn.flatten(1).sum(1))
     x_true = spectrum.to_x(m.power_bkdn / (2 * spectrum.count_d[:, None]))
     mean = posterior.mean(m.total_bdn / (2 * spectrum.count_d[:, None]), spectrum)
     density = (0.5 * ((x_true - mean) * (-posterior.log_std).exp()).square() + posterior.log_std).mean()
-    figures = {"SDR": float(sdr_bk.detach().mean()), "-log q": float(density.detach())}
-    figures |= {f"SDR {k}": float(v) for k, v in enumerate(sdr_bk.detach().mean(0))}
-    return -sdr_bk.mean() + 10 * density_weight * density, figures
+    return -sdr_bk.mean() + 10 * density_weight * density, sleep_figures(sdr_bk, density)
 
 
 def elbo(
@@ -110,19 +115,31 @@ def elbo(
     """
     power = (mix_bcdn[:, 0] + mix_bcdn[:, 1]) / 2
     posterior = encoder(mixture_features(mix_bcdn, spectrum))
-    mean = posterior.mean(power, spectrum)
-    eps = torch.randn(mean.shape, generator=rng)
-    x = mean + posterior.log_std.exp() * eps
+    fit = BandLikelihood(power + spectrum.floor, spectrum.count_d, spectrum)
+    return bound(posterior.mean(power, spectrum), posterior.log_std, priors, fit, rng, sigma, likelihood)
+
+
+def bound(
+    mean_bkdn: Tensor,
+    log_std_bkdn: Tensor,
+    priors: Sequence[Prior],
+    fit: Likelihood,
+    rng: torch.Generator,
+    sigma: float,
+    likelihood: float = 1.0,
+) -> tuple[Tensor, dict[str, float]]:
+    """The ELBO of a Gaussian q in any domain, in nats a coefficient, and its parts."""
+    x = mean_bkdn + log_std_bkdn.exp() * torch.randn(mean_bkdn.shape, generator=rng)
     noisy = x + sigma * torch.randn(x.shape, generator=rng)
     log_prior = sum((p.log_prob(noisy[:, k], sigma) for k, p in enumerate(priors)), start=torch.zeros(len(x)))
-    entropy = posterior.log_std.flatten(1).sum(1) + 0.5 * x[0].numel() * (1 + math.log(2 * math.pi))
-    fit = BandLikelihood(power + spectrum.floor, spectrum.count_d, spectrum).log_prob(x)
     size = x[0].numel()
-    value = (log_prior + entropy + likelihood * fit).mean() / size
+    entropy = log_std_bkdn.flatten(1).sum(1) + 0.5 * size * (1 + math.log(2 * math.pi))
+    log_fit = fit.log_prob(x, sigma)
+    value = (log_prior + entropy + likelihood * log_fit).mean() / size
     figures = {
         "ELBO": float(value.detach()),
         "log p": float(log_prior.detach().mean()) / size,
-        "log p(m|x)": float(fit.detach().mean()) / size,
+        "log p(m|x)": float(log_fit.detach().mean()) / size,
     }
     return value, figures
 
@@ -130,20 +147,14 @@ def elbo(
 def waveform_sleep_loss(
     posterior: WaveformPosterior, stems_bkdt: Tensor, density_weight: float = 0.2
 ) -> tuple[Tensor, dict[str, float]]:
-    """`sleep_loss` on samples: the negative SDR of q's mean in dB, plus -log q(s_true | m) in nats a sample.
-
-    The SDR of a source 25 dB below its mixture counts as that of a silent one does: relative to that level.
-    """
+    """`sleep_loss` on samples: the negative SDR of q's mean in dB, plus -log q(s_true | m) in nats a sample."""
     error = stems_bkdt - posterior.mean
-    small = 10**-2.5 * stems_bkdt.sum(1).square().flatten(1).sum(1)[:, None].clamp_min(1e-3)
-    power, missed = (v.square().flatten(2).sum(2) for v in (stems_bkdt, error))
-    sdr_bk = 10 * torch.log10((power + small) / (missed + small))
+    power_bk, missed_bk = (v.square().flatten(2).sum(2) for v in (stems_bkdt, error))
+    sdr_bk = capped_sdr(power_bk, missed_bk, stems_bkdt.sum(1).square().flatten(1).sum(1))
     # each part of the network has its own task: the mean follows the SDR, the spread what is left of it
     scaled = error.detach() * (-posterior.log_std).exp()
     density = (0.5 * scaled.square() + posterior.log_std).mean() + 0.5 * math.log(2 * math.pi)
-    figures = {"SDR": float(sdr_bk.detach().mean()), "-log q": float(density.detach())}
-    figures |= {f"SDR {k}": float(v) for k, v in enumerate(sdr_bk.detach().mean(0))}
-    return -sdr_bk.mean() + density_weight * density, figures
+    return -sdr_bk.mean() + density_weight * density, sleep_figures(sdr_bk, density)
 
 
 def waveform_elbo(
@@ -158,17 +169,4 @@ def waveform_elbo(
 
     The priors are taken at noise level sigma, and the constraint's width is sigma as well (thesis section 3.2).
     """
-    eps = torch.randn(posterior.mean.shape, generator=rng)
-    x = posterior.mean + posterior.log_std.exp() * eps
-    noisy = x + sigma * torch.randn(x.shape, generator=rng)
-    log_prior = sum((p.log_prob(noisy[:, k], sigma) for k, p in enumerate(priors)), start=torch.zeros(len(x)))
-    entropy = posterior.log_std.flatten(1).sum(1) + 0.5 * x[0].numel() * (1 + math.log(2 * math.pi))
-    fit = SumLikelihood(mix_b1t, 1.0).log_prob(x, sigma)
-    size = x[0].numel()
-    value = (log_prior + entropy + fit).mean() / size
-    figures = {
-        "ELBO": float(value.detach()),
-        "log p": float(log_prior.detach().mean()) / size,
-        "log p(m|x)": float(fit.detach().mean()) / size,
-    }
-    return value, figures
+    return bound(posterior.mean, posterior.log_std, priors, SumLikelihood(mix_b1t), rng, sigma)

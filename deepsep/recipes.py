@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from . import model as folders
 from .config import (
+    OBJECTIVES,
     EncoderConfig,
     FlowConfig,
     SpectrumConfig,
@@ -43,11 +44,10 @@ from .objectives import (
 )
 from .priors import FlowPrior, WaveformPrior
 from .spectrum import Spectrum
-from .training import Status, check_checkpoint, train
+from .training import Loss, Status, check_checkpoint, train
 
-__all__ = ["OBJECTIVES", "train_encoder", "train_prior", "train_waveform_encoder"]
+__all__ = ["train_encoder", "train_prior", "train_waveform_encoder"]
 
-OBJECTIVES = ("both", "simulated", "elbo")
 SCORE_EVERY = 3  # steps to one with score matching, on average
 HELD_OUT = 0.08  # share of the recordings that no step sees
 BLOCK = 45  # seconds of a part of a recording that is held out, or not, as a whole
@@ -368,11 +368,8 @@ def train_encoder(
     if config.frames % 2 ** len(network.widths):
         raise DeepsepError(f"the frames of an example must be a multiple of {2 ** len(network.widths)}")
     work = priors / "training"
-    heard = {"data": " ".join(contents(data[s]) for s in model.sources)}
-    identity = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
-    prepare(priors, "encoder", identity, heard, resume, overwrite, on_note)
-    rng = torch.Generator().manual_seed(config.seed)
-    torch.manual_seed(config.seed)
+    run = begun(priors, model, data, network, config, objective, resume, overwrite, on_note)
+    rng = run.rng
     encoder = Encoder(network, len(model.sources)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if unlabelled:
         find_audio(unlabelled)  # so that a mistyped folder is told at once
@@ -414,9 +411,7 @@ def train_encoder(
                 ) from error
             yield drawn
 
-    batches = drawn_batches()
     flows = [prior for prior in model.priors.values() if isinstance(prior, FlowPrior)]
-    names = {f"SDR {k}": f"SDR {s}" for k, s in enumerate(model.sources)}
 
     def loss(
         module: nn.Module, drawn: list[Mixtures], rng: torch.Generator
@@ -429,7 +424,6 @@ def train_encoder(
             with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
                 raw = module(mixture_features(m.mix_bcdn, spectrum))
             value, figures = sleep_loss(type(raw)(*(v.float() for v in raw)), m, spectrum)
-            figures = {names.get(k, k): v for k, v in figures.items()}
         if objective != "simulated":
             mix = next(songs) if songs else m.mix_bcdn[: max(1, each // 2)]
             bound, more = elbo(module, flows, mix, spectrum, rng)
@@ -445,31 +439,9 @@ def train_encoder(
     def evaluate(average: nn.Module) -> dict[str, float]:
         assert isinstance(average, Encoder)
         _, figures = sleep_loss(average(mixture_features(test.mix_bcdn, spectrum)), test, spectrum)
-        return {names.get(k, k): v for k, v in figures.items()}
+        return figures
 
-    def on_save(average: nn.Module, status: Status) -> None:
-        assert isinstance(average, Encoder)
-        info = {
-            "training": {"objective": objective, "steps": status.step, **run_of(config)},
-            "simulated": {k: round(v, 3) for k, v in status.held_out.items()},
-        }
-        folders.save_encoder(priors, average, model.sources, info)
-
-    _, status, finished = train(
-        encoder,
-        batches,
-        loss,
-        config,
-        checkpoint=work / "encoder.safetensors",
-        identity=identity,
-        rng=rng,
-        resume=resume,
-        remarks=heard,
-        evaluate=evaluate,
-        on_save=on_save,
-        on_progress=on_progress,
-    )
-    return status, finished
+    return run.train(encoder, drawn_batches(), loss, evaluate, on_progress)
 
 
 def train_waveform_encoder(
@@ -496,11 +468,8 @@ def train_waveform_encoder(
     if config.frames % multiple:
         raise DeepsepError(f"the samples of an example must be a multiple of {multiple}")
     work = priors / "training"
-    heard = {"data": " ".join(contents(data[s]) for s in model.sources)}
-    identity = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
-    prepare(priors, "encoder", identity, heard, resume, overwrite, on_note)
-    rng = torch.Generator().manual_seed(config.seed)
-    torch.manual_seed(config.seed)
+    run = begun(priors, model, data, network, config, objective, resume, overwrite, on_note)
+    rng = run.rng
     encoder = WaveformEncoder(network, len(model.sources))
     as_is = waveform.level == "absolute"
 
@@ -531,8 +500,6 @@ def train_waveform_encoder(
         while True:
             yield drawn([bank for bank, _ in split], config.batch, rng)
 
-    names = {f"SDR {k}": f"SDR {s}" for k, s in enumerate(model.sources)}
-
     def loss(module: nn.Module, stems: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, WaveformEncoder)
         posterior = module(stems.sum(1))
@@ -540,7 +507,6 @@ def train_waveform_encoder(
         figures: dict[str, float] = {}
         if objective != "elbo":
             value, figures = waveform_sleep_loss(posterior, stems)
-            figures = {names.get(k, k): v for k, v in figures.items()}
         if objective != "simulated":
             half = max(1, config.batch // 2)  # the priors cost more than the encoder
             if songs:
@@ -559,31 +525,87 @@ def train_waveform_encoder(
     def evaluate(average: nn.Module) -> dict[str, float]:
         assert isinstance(average, WaveformEncoder)
         _, figures = waveform_sleep_loss(average(test.sum(1)), test)
-        return {names.get(k, k): v for k, v in figures.items()}
+        return figures
 
-    def on_save(average: nn.Module, status: Status) -> None:
-        assert isinstance(average, WaveformEncoder)
-        info = {
-            "training": {"objective": objective, "steps": status.step, **run_of(config)},
-            "simulated": {k: round(v, 3) for k, v in status.held_out.items()},
-        }
-        folders.save_encoder(priors, average, model.sources, info)
+    return run.train(encoder, batches(), loss, evaluate, on_progress)
 
-    _, status, finished = train(
-        encoder,
-        batches(),
-        loss,
-        config,
-        checkpoint=work / "encoder.safetensors",
-        identity=identity,
-        rng=rng,
-        resume=resume,
-        remarks=heard,
-        evaluate=evaluate,
-        on_save=on_save,
-        on_progress=on_progress,
-    )
-    return status, finished
+
+@dataclass(frozen=True, slots=True)
+class EncoderRun:
+    """What the training of an encoder is about, in either domain."""
+
+    priors: Path
+    sources: list[str]
+    config: TrainConfig
+    objective: str
+    identity: dict[str, Any]
+    heard: dict[str, str]
+    rng: torch.Generator
+    resume: bool
+
+    def train(
+        self,
+        encoder: Encoder | WaveformEncoder,
+        batches: Iterator[Any],
+        loss: Loss,
+        evaluate: Callable[[nn.Module], dict[str, float]],
+        on_progress: Callable[[Status], None] | None,
+    ) -> tuple[Status, bool]:
+        """Trains it and writes it into the priors folder; in what is shown, stems have their sources' names."""
+        names = {f"SDR {k}": f"SDR {s}" for k, s in enumerate(self.sources)}
+
+        def named(figures: dict[str, float]) -> dict[str, float]:
+            return {names.get(k, k): v for k, v in figures.items()}
+
+        def named_loss(
+            module: nn.Module, batch: Any, rng: torch.Generator
+        ) -> tuple[Tensor, dict[str, float]]:
+            value, figures = loss(module, batch, rng)
+            return value, named(figures)
+
+        def on_save(average: nn.Module, status: Status) -> None:
+            assert isinstance(average, (Encoder, WaveformEncoder))
+            info = {
+                "training": {"objective": self.objective, "steps": status.step, **run_of(self.config)},
+                "simulated": {k: round(v, 3) for k, v in status.held_out.items()},
+            }
+            folders.save_encoder(self.priors, average, self.sources, info)
+
+        _, status, finished = train(
+            encoder,
+            batches,
+            named_loss,
+            self.config,
+            checkpoint=self.priors / "training" / "encoder.safetensors",
+            identity=self.identity,
+            rng=self.rng,
+            resume=self.resume,
+            remarks=self.heard,
+            evaluate=lambda average: named(evaluate(average)),
+            on_save=on_save,
+            on_progress=on_progress,
+        )
+        return status, finished
+
+
+def begun(
+    priors: Path,
+    model: folders.Model,
+    data: Mapping[str, Sequence[Path]],
+    network: EncoderConfig | WaveformEncoderConfig,
+    config: TrainConfig,
+    objective: str,
+    resume: bool,
+    overwrite: bool,
+    on_note: Note | None,
+) -> EncoderRun:
+    """A run that has been checked (`prepare`), with its generator; layers draw from the global one, seeded too."""
+    heard = {"data": " ".join(contents(data[s]) for s in model.sources)}
+    identity = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
+    prepare(priors, "encoder", identity, heard, resume, overwrite, on_note)
+    rng = torch.Generator().manual_seed(config.seed)
+    torch.manual_seed(config.seed)
+    return EncoderRun(priors, model.sources, config, objective, identity, heard, rng, resume)
 
 
 def checked(priors: Path, data: Mapping[str, Sequence[Path]], objective: str) -> folders.Model:

@@ -375,10 +375,10 @@ def shared_out(
     flat: np.ndarray, mix_ct: np.ndarray, sources: int, groups: Sequence[Sequence[int]]
 ) -> np.ndarray:
     """Stems (s k c, t) with what they lack of the mixture added, in groups: (s g, c, t)."""
-    stems = flat.reshape(-1, sources, *mix_ct.shape)
-    stems = stems + ((mix_ct - stems.sum(1)) / sources)[:, None]
-    grouped = np.stack([stems[:, list(group)].sum(1) for group in groups], 1)
-    out: np.ndarray = grouped.reshape(-1, *mix_ct.shape).astype(np.float32, copy=False)
+    stems = torch.from_numpy(flat.reshape(-1, sources, *mix_ct.shape))
+    stems = project(stems, torch.from_numpy(mix_ct)[None])
+    grouped = torch.stack([stems[:, list(group)].sum(1) for group in groups], 1)
+    out: np.ndarray = grouped.flatten(0, 1).float().numpy()
     return out
 
 

@@ -10,7 +10,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".mp4"}
+from deepsep.data import find_audio
 
 
 def main() -> None:
@@ -18,18 +18,9 @@ def main() -> None:
     for item in sys.argv[1:]:
         name, _, folder = item.partition("=")
         top = Path(folder)
-        for path in sorted(walk(top)):
-            if path.suffix.lower() in SUFFIXES:
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-                print(f"{name}/{path.relative_to(top).as_posix()} {digest}")
-
-
-def walk(folder: Path) -> list[Path]:
-    """All files below, through symbolic links too."""
-    found = []
-    for path in folder.iterdir():
-        found += walk(path) if path.is_dir() else [path]
-    return found
+        for path in find_audio(top):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            print(f"{name}/{path.relative_to(top).as_posix()} {digest}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from ..config import (
+    DOMAINS,
+    OBJECTIVES,
     EncoderConfig,
     FlowConfig,
     SpectrumConfig,
@@ -36,8 +38,6 @@ __all__ = ["train_encoder", "train_prior"]
 
 TRAIN, FLOW, NETWORK = TrainConfig(), FlowConfig(), EncoderConfig()
 WAVE, WAVE_FLOW, WAVE_NETWORK = WaveformConfig(), WaveformFlowConfig(), WaveformEncoderConfig()
-DOMAINS = ("spectral", "waveform")
-OBJECTIVES = ("both", "simulated", "elbo")
 
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Start afresh where a finished or begun training lies.")
@@ -135,7 +135,7 @@ def train_prior(
         if domain == "waveform":
             waveform = WaveformConfig(rate=rate, window=window, level=level)
             flow = WaveformFlowConfig(
-                squeeze=numbers(squeeze, "--squeeze"), flows=flow_steps or WAVE_FLOW.flows, mask=mask,
+                squeeze=numbers(squeeze, "--squeeze", "8,2"), flows=flow_steps or WAVE_FLOW.flows, mask=mask,
                 shuffle=shuffle, split=split, hidden=hidden or WAVE_FLOW.hidden,
                 layers=layers or WAVE_FLOW.layers, sigma_min=sigma_min, sigma_max=sigma_max,
             )  # fmt: skip
@@ -244,25 +244,23 @@ def train_encoder(
     finish(status, finished, f"{priors}/encoder.safetensors", quiet)
 
 
-def numbers(text: str, option: str) -> tuple[int, ...]:
+def numbers(text: str, option: str, example: str) -> tuple[int, ...]:
     """A list of whole numbers as typed; usage if it is none."""
     try:
         return tuple(map(int, listed(text) or ()))
     except ValueError:
-        raise usage(f"{option} {text} is not a list of numbers such as 8,2") from None
+        raise usage(f"{option} {text} is not a list of numbers such as {example}") from None
 
 
 def network_of(widths: str, bottleneck: int, deep: int) -> EncoderConfig:
     """The encoder's shape as typed, with as much context as it can use; usage if that is none."""
+    sizes = numbers(widths, "--widths", "8,16")
     try:
-        sizes = tuple(map(int, listed(widths) or ()))
         needed = EncoderConfig(widths=sizes, deep=deep, context=2**20).reach
         unit = 2 ** len(sizes)
         return EncoderConfig(
             widths=sizes, bottleneck=bottleneck, deep=deep, context=-(-needed // unit) * unit
         )
-    except ValueError:
-        raise usage(f"--widths {widths} is not a list of numbers such as 8,16") from None
     except DeepsepError as error:
         raise usage(f"--widths {widths}: {error}") from None
 
