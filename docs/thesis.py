@@ -7,9 +7,11 @@ again. Needs matplotlib. With --music it trains priors of samples on recordings 
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +36,8 @@ LEVELS = (0.05, 0.129, 0.359, 1.0, 2.0, 4.0)  # of the denoising table
 
 def deepsep(*words: object) -> None:
     """The program, on one core."""
-    done = subprocess.run([sys.executable, "-m", "deepsep", *map(str, words)], check=False)
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", "deepsep", *map(str, words)], check=False, env=one)
     if done.returncode:
         raise SystemExit(done.returncode)
 
@@ -43,28 +46,39 @@ def deepsep(*words: object) -> None:
 
 
 def train(folder: Path, steps: int, encoder_steps: int, bf16: bool) -> None:
-    """Toy data, four priors, and the two encoders: by simulated mixtures, and by the thesis' ELBO alone."""
-    data, priors = folder / "toy", folder / "priors"
+    """Toy data, four priors, the encoders by simulated mixtures and by the thesis' ELBO alone; two at a time."""
+    data, priors, by_elbo = folder / "toy", folder / "priors", folder / "elbo"
     fast = ["--bf16"] if bf16 else []
     if not data.exists():
         deepsep("toy", data)
-    for wave in toy.WAVES:
-        begun = (priors / "training" / f"{wave}.safetensors").exists()
-        if steps_of(priors, wave) < steps:
-            deepsep(
-                "train-prior", data / "train" / wave, "--source", wave, "-o", priors, "--domain", "waveform",
-                "--level", "absolute", "--steps", steps, "--batch", 16, "--lr", 0.002, "--score-weight", 1,
-                "--licence", "CC0-1.0", *fast, *(["--resume"] if begun else []),
-            )  # fmt: skip
-    for objective, place in (("simulated", priors), ("elbo", folder / "elbo")):
-        if place != priors and not place.exists():
-            copy_priors(priors, place)
-        begun = (place / "training" / "encoder.safetensors").exists()
-        if steps_of(place, "encoder") < encoder_steps:
-            deepsep(
-                "train-encoder", data / "train", "--priors", place, "--objective", objective,
-                "--steps", encoder_steps, "--batch", 32, *fast, *(["--resume"] if begun else []),
-            )  # fmt: skip
+
+    def prior(wave: str) -> None:
+        deepsep(
+            "train-prior", data / "train" / wave, "--source", wave, "-o", folder / wave, "--domain", "waveform",
+            "--level", "absolute", "--steps", steps, "--batch", 16, "--lr", 0.002, "--score-weight", 1,
+            "--licence", "CC0-1.0", *fast, *resumed(folder / wave, wave),
+        )  # fmt: skip
+
+    def encoder(objective: str, place: Path) -> None:
+        deepsep(
+            "train-encoder", data / "train", "--priors", place, "--objective", objective,
+            "--steps", encoder_steps, "--batch", 32, *fast, *resumed(place, "encoder"),
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(prior, [wave for wave in toy.WAVES if steps_of(folder / wave, wave) < steps]))
+        for place in (priors, by_elbo):
+            if not place.exists():
+                for wave in toy.WAVES:
+                    copy_priors(folder / wave, place)
+        places = {"simulated": priors, "elbo": by_elbo}
+        left = {k: v for k, v in places.items() if steps_of(v, "encoder") < encoder_steps}
+        list(pool.map(encoder, left, left.values()))
+
+
+def resumed(place: Path, name: str) -> list[str]:
+    """The option to go on with a training that was begun."""
+    return ["--resume"] if (place / "training" / f"{name}.safetensors").exists() else []
 
 
 def steps_of(priors: Path, name: str) -> int:
@@ -283,16 +297,18 @@ def music(folder: Path, recordings: Path, songs: Path | None, minutes: float, bf
     """Priors of samples on recordings/drums and on all other subfolders together; what they say of each."""
     priors = folder / "music"
     others = sorted(p for p in recordings.iterdir() if p.is_dir() and p.name != "drums")
+    lengths = {"drums": minutes, "rest": minutes / 2}
     for name, data in (("drums", [recordings / "drums"]), ("rest", others)):
-        if not (priors / f"{name}.safetensors").exists():
+        if not (folder / "tables" / "music.json").exists():
             deepsep(
-                "train-prior", *data, "--source", name, "-o", priors, "--domain", "waveform", "--minutes", minutes,
-                "--window", 2048, "--layers", 7, "--batch", 8, "--sigma-min", 0.02, "--sigma-max", 3,
-                "--lr", 0.002, "--score-weight", 1, *(["--bf16"] if bf16 else []),
+                "train-prior", *data, "--source", name, "-o", priors, "--domain", "waveform",
+                "--minutes", lengths[name], "--window", 2048, "--layers", 7, "--batch", 8,
+                "--sigma-min", 0.02, "--sigma-max", 3, "--lr", 0.002, "--score-weight", 1,
+                *(["--bf16"] if bf16 else []), *resumed(priors, name),
             )  # fmt: skip
     loaded = model.load(priors)
     for name in loaded.sources:
-        print(f"{name}: {steps_of(priors, name)} steps in {minutes:g} minutes.")
+        print(f"{name}: {steps_of(priors, name)} steps in {lengths[name]:g} minutes.")
     found = kept(folder / "tables" / "music.json", lambda: heard(folder, loaded, recordings))
     print("\nlog p(x), median over cuts of 2048 samples, nats a sample\n")
     print(head("sigma", "prior", *found["0.1"]))
@@ -437,8 +453,8 @@ def main() -> None:
     """Trains what is not trained, computes what is not computed, prints it all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=4000, help="of each prior")
-    parser.add_argument("--encoder-steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=3000, help="of each prior")
+    parser.add_argument("--encoder-steps", type=int, default=1500)
     parser.add_argument("--mixtures", type=int, default=12)
     parser.add_argument("--bf16", action="store_true", help="for CPUs with bfloat16")
     parser.add_argument("--no-training", action="store_true", help="of priors as they are")
@@ -446,8 +462,11 @@ def main() -> None:
         "--music", type=Path, help="folder with a subfolder of solo recordings of drums, and others"
     )
     parser.add_argument("--songs", type=Path, help="songs with stems, for the music's separation")
-    parser.add_argument("--minutes", type=float, default=60, help="of each of the two priors of music")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="of the prior of drums; that of the rest has half of them"
+    )
     options = parser.parse_args()
+    began = time.monotonic()
     folder, tables = options.folder, options.folder / "tables"
     tables.mkdir(parents=True, exist_ok=True)
     if options.music:
@@ -490,8 +509,10 @@ def main() -> None:
             for i, (name, changed) in enumerate(VARIANTS.items())
         }
         print_separation(found)
-    sys.stdout.flush()
     draw(folder, priors, likelihoods)
+    used = os.times()
+    cores = (used.user + used.system + used.children_user + used.children_system) / 60
+    print(f"\n{(time.monotonic() - began) / 60:.0f} minutes in all, {cores:.0f} of one core's time.")
 
 
 if __name__ == "__main__":
