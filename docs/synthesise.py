@@ -5,9 +5,11 @@ Usage: python docs/synthesise.py OUT [--minutes 60] [--seed 0] [--samples SAMPLE
 OUT/bass and OUT/other get FLAC files of 30 s: random lines, chords and arpeggios played by random voices. A voice is
 additive: plucked strings with their modes' own decays, filtered saws, squares and triangles, detuned stacks, FM, booms
 that glide; then drive, chorus, tremolo, a side-chain's pumping. General MIDI alone teaches too narrow a bass.
+OUT/drums gets beats on kits of synthetic drums: gliding sines, rings, bursts and hisses of noise.
 
 With --samples the voices are recorded instruments instead: SAMPLES/bass/INSTRUMENT/, SAMPLES/other/INSTRUMENT/ hold
-single notes named by their pitch (A2.mp3, Cs3.mp3, Ds3.wav). Guitars also play muted power chords through an amplifier.
+single notes named by their pitch (A2.mp3, Cs3.mp3, Ds3.wav), SAMPLES/drums/ROLE/ single hits, ROLE being kick, snare,
+hat, open, tom, crash, ride or perc. Guitars also play muted power chords through an amplifier.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import soundfile
 import soxr
 
 RATE = 44100
+ROLES = ("kick", "snare", "hat", "open", "tom", "crash", "ride", "perc")
 SCALES = ([0, 2, 3, 5, 7, 8, 10], [0, 2, 4, 5, 7, 9, 11], [0, 3, 5, 6, 7, 10], [0, 2, 4, 7, 9])
 
 
@@ -200,6 +203,147 @@ def line(
     return 0.8 * out / (np.abs(out).max() + 1e-9)
 
 
+def hits(folder: Path) -> dict[str, list[np.ndarray]]:
+    """Recorded hits by role, mono, peak 1, without the silence before them."""
+    found = {}
+    for role in ROLES:
+        for path in sorted((folder / role).glob("*.*")):
+            x, rate = soundfile.read(path, dtype="float32", always_2d=True)
+            x = soxr.resample(x.mean(1), rate, RATE)
+            loud = np.flatnonzero(np.abs(x) > 0.02 * np.abs(x).max())
+            if len(loud):
+                found.setdefault(role, []).append(x[max(0, loud[0] - 100) :] / np.abs(x).max())
+    return found
+
+
+def hit(role: str, random: np.random.Generator) -> np.ndarray:
+    """A synthetic drum: a sine that glides, modes that ring, noise that fades, in the shares of its role."""
+    decay = {"kick": (0.06, 0.5), "snare": (0.04, 0.25), "hat": (0.01, 0.08), "open": (0.12, 0.6), "tom": (0.1, 0.4),
+             "crash": (0.5, 1.6), "ride": (0.3, 1.0), "perc": (0.01, 0.25)}[role]  # fmt: skip
+    tau = np.exp(random.uniform(*np.log(decay)))
+    t = np.arange(int(min(4, 7 * tau + 0.05) * RATE)) / RATE
+    x = np.zeros(len(t))
+    if role in ("kick", "snare", "tom", "perc"):
+        f0 = random.uniform(
+            *{"kick": (38, 75), "snare": (140, 260), "tom": (70, 220), "perc": (200, 1800)}[role]
+        )
+        glide = random.uniform(0, {"kick": 3.5, "snare": 1, "tom": 1, "perc": 1}[role])
+        phase = (
+            2 * np.pi * np.cumsum(f0 * 2 ** (glide * np.exp(-t / np.exp(random.uniform(-5, -2.8))))) / RATE
+        )
+        x += np.sin(phase) * np.exp(-t / tau)
+        for _ in range(0 if role == "kick" else random.integers(0, 4)):  # the modes of a skin, or of wood
+            x += (
+                0.4
+                * random.random()
+                * np.sin(phase * random.uniform(1.3, 3.2))
+                * np.exp(-t / tau / random.uniform(0.2, 1))
+            )
+    if (
+        role in ("hat", "open", "crash", "ride") and random.random() < 0.7
+    ):  # squares that clash, as in analogue machines
+        tones = random.uniform(250, 900) * random.uniform(1, 2.6, 6)
+        x += np.sign(np.sin(2 * np.pi * np.outer(tones, t))).sum(0) / 6 * np.exp(-t / tau)
+    noise = random.standard_normal(len(t))
+    low, high = {"kick": (500, 6000), "snare": (400, 9000), "tom": (200, 4000), "perc": (800, 9000)}.get(
+        role, (4000, 16000)
+    )
+    frequency = np.fft.rfftfreq(len(t), 1 / RATE)
+    spectrum = np.fft.rfft(noise)
+    spectrum *= 1 / np.sqrt(1 + (random.uniform(low / 2, low * 2) / (frequency + 1)) ** 4)
+    spectrum /= np.sqrt(1 + (frequency / random.uniform(high / 2, high * 1.3)) ** 4)
+    noise = np.fft.irfft(spectrum, len(t))
+    fall = np.exp(-t / (tau * random.uniform(0.5, 1.2) if role != "kick" else random.uniform(0.002, 0.02)))
+    if role in ("snare", "perc") and random.random() < 0.3:  # a clap: several bursts
+        fall = sum(
+            np.exp(-np.maximum(0, t - d) / (tau if d > 0.02 else 0.006)) * (t >= d) for d in (0, 0.011, 0.023)
+        )
+    share = {"kick": 0.3, "snare": 1.5, "tom": 0.3, "perc": 0.5}.get(role, 1.5)
+    if role in ("hat", "open", "crash", "ride"):  # metal has no low end
+        x = x - np.convolve(x, np.ones(12) / 12, "same")
+    x = x / (np.abs(x).max() + 1e-9) + random.uniform(0.1, share) * noise * fall / (
+        np.abs(noise).max() + 1e-9
+    )
+    x[:20] *= np.linspace(0, 1, 20)
+    return x / np.abs(x).max()
+
+
+def beat(
+    random: np.random.Generator, seconds: int, recorded: dict[str, list[np.ndarray]] | None
+) -> np.ndarray:
+    """A piece for one kit: a bar of 16 steps that repeats with changes, accents, ghost notes, fills and swing."""
+    kit = {}
+    for role in ROLES:
+        known = (recorded or {}).get(role)
+        sound = known[random.integers(len(known))] if known else hit(role, random)
+        kit[role] = soxr.resample(sound, RATE * 2 ** random.uniform(-0.35, 0.25), RATE, "LQ")[: 4 * RATE]
+    step = 60 / random.uniform(70, 178) / 4
+    swing, loose = (
+        random.choice([0, 0, random.uniform(0, 0.33)]),
+        random.choice([0, random.uniform(0, 0.012)]),
+    )
+    level = {role: 10 ** random.uniform(-0.6, 0) for role in ROLES} | {
+        "kick": 1.0,
+        "snare": random.uniform(0.5, 1),
+    }
+    bar = np.zeros((len(ROLES), 16))
+    style = random.choice(["four", "back", "back", "broken", "half"])
+    if style == "four":
+        bar[0, ::4] = 1
+    else:
+        bar[0, 0] = 1
+        bar[0, random.choice(16, random.integers(1, 5), replace=False)] = 1
+    bar[1, [8] if style == "half" else [4, 12]] = 1
+    if style == "broken":
+        bar[1] = np.roll(bar[1], random.choice([0, 0, -2, 3]))
+    every = int(random.choice([1, 2, 2, 4]))
+    time_keeper = 6 if random.random() < 0.25 else 2
+    bar[time_keeper, random.choice([0, 0, 2]) % every :: every] = 1
+    bar[3, random.choice(16, random.integers(0, 3), replace=False)] = 1
+    bar[7, random.choice(16, random.integers(0, 6), replace=False)] = random.random() < 0.5
+    ghosts = random.choice([0, 0, 0.12])
+    out = np.zeros((seconds + 5) * RATE)
+    ring = {}  # a hit ends the one before it on the same drum, and a closed hat the open one
+    for bar_number in range(int(seconds / step / 16) + 1):
+        now = bar.copy()
+        now[0] = np.where(random.random(16) < 0.04, 1 - now[0], now[0])
+        now[1] = np.maximum(now[1], (random.random(16) < ghosts) * 0.25)
+        if bar_number % 4 == 0 and random.random() < 0.5:
+            now[5, 0] = 1
+        if bar_number % 4 == 3 and random.random() < 0.5:
+            length = int(random.choice([4, 8]))
+            now[:, -length:] = 0
+            now[random.choice([1, 4]), -length:] = random.random(length) < 0.8
+        for number in range(16):
+            at = (bar_number * 16 + number + (swing if number % 2 else 0)) * step + abs(
+                random.normal(0, loose + 1e-9)
+            )
+            start = int(at * RATE)
+            for i in np.flatnonzero(now[:, number]):
+                role = ROLES[i]
+                power = now[i, number] * level[role] * random.uniform(0.55, 1)
+                sound = kit[role] * power
+                out[start : start + len(sound)] += sound[: max(0, len(out) - start)]
+                choked = "open" if role == "hat" else role
+                if choked in ring and ring[choked][0] < start:
+                    begun, old = ring[choked]
+                    rest = old[start - begun :][: max(0, len(out) - start)].copy()
+                    rest[:400] *= np.linspace(0, 1, 400)[: len(rest)]
+                    out[start : start + len(rest)] -= rest
+                    del ring[choked]
+                ring[role] = (start, sound)
+    out = out[: seconds * RATE]
+    if random.random() < 0.5:  # a room
+        n = int(np.exp(random.uniform(-2.5, 0.2)) * RATE)
+        room = random.standard_normal(n) * np.exp(-np.arange(n) / n * 6)
+        size = len(out) + n
+        wet = np.fft.irfft(np.fft.rfft(out, size) * np.fft.rfft(room, size), size)[: len(out)]
+        out = out / (np.abs(out).max() + 1e-9) + random.uniform(0.05, 0.5) * wet / (np.abs(wet).max() + 1e-9)
+    if random.random() < 0.5:
+        out = np.tanh(out / (np.abs(out).max() + 1e-9) * 10 ** random.uniform(0.1, 1))
+    return 0.8 * out / (np.abs(out).max() + 1e-9)
+
+
 def main() -> None:
     """Writes the files."""
     parser = argparse.ArgumentParser(
@@ -210,16 +354,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=Path, help="play these instruments' notes instead")
     parser.add_argument("--kinds", help="only these kinds of voices, as in boom,sine")
+    parser.add_argument("--sources", default="bass,other,drums", help="only these")
     args = parser.parse_args()
     only = args.kinds.split(",") if args.kinds else None
-    for number, source in enumerate(("bass", "other")):
-        if args.samples and not (args.samples / source).is_dir():
+    for number, source in enumerate(("bass", "other", "drums")):
+        folder = args.samples / source if args.samples else None
+        if (folder and not folder.is_dir()) or source not in args.sources.split(","):
             continue
         random = np.random.default_rng([args.seed, number])
         (args.out / source).mkdir(parents=True, exist_ok=True)
-        recorded = instruments(args.samples / source) if args.samples else None
+        recorded = (hits if source == "drums" else instruments)(folder) if folder else None
         for i in range(round(args.minutes * 2)):
-            piece = line(random, source == "bass", 30, recorded, only)
+            if source == "drums":
+                piece = beat(random, 30, recorded)
+            else:
+                piece = line(random, source == "bass", 30, recorded, only)
             soundfile.write(args.out / source / f"synth_{i:04d}.flac", piece, RATE)
 
 
