@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command()(separate.separate)
 app.command("train-prior")(train.train_prior)
 app.command("train-encoder")(train.train_encoder)
+app.command("contrast-priors")(train.contrast_priors)
 app.command()(evaluate.evaluate)
 app.add_typer(priors.app, name="priors")
 app.command()(sample.sample)

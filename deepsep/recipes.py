@@ -6,18 +6,16 @@ Both write checkpoints into the priors folder's `training/` and the finished wei
 from __future__ import annotations
 
 import math
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
 
 from . import model as folders
 from .config import (
@@ -43,14 +41,13 @@ from .objectives import (
     waveform_sleep_loss,
 )
 from .priors import FlowPrior, WaveformPrior
+from .simulation import BLOCK, HELD_OUT, fresh_seed, joined, mixture_batches, solo_banks
 from .spectrum import Spectrum
 from .training import Loss, Status, check_checkpoint, train
 
 __all__ = ["train_encoder", "train_prior", "train_waveform_encoder"]
 
 SCORE_EVERY = 3  # steps to one with score matching, on average
-HELD_OUT = 0.08  # share of the recordings that no step sees
-BLOCK = 45  # seconds of a part of a recording that is held out, or not, as a whole
 SIGMAS = (0.1, 0.3, 1.0)  # noise levels of the held-out figures
 WAVEFORM_SIGMAS = (0.01, 0.129, 1.0)
 
@@ -112,18 +109,10 @@ def train_prior(
     sigmas = WAVEFORM_SIGMAS if waveform else SIGMAS
     if not resume:
         start(prior, examples, rng)
-    test = examples.held_out
-    noise = torch.randn(test.shape, generator=torch.Generator().manual_seed(2))
 
-    @torch.no_grad()
     def evaluate(average: nn.Module) -> dict[str, float]:
         assert isinstance(average, (FlowPrior, WaveformPrior))
-        return {
-            f"bits/dim at {sigma:g}": float(
-                bits_per_dim(average.log_prob(test + sigma * noise, sigma), test.shape)
-            )
-            for sigma in sigmas
-        }
+        return held_out_bits(average, examples.held_out, sigmas)
 
     def loss(module: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, (FlowPrior, WaveformPrior))
@@ -156,6 +145,20 @@ def train_prior(
         on_progress=on_progress,
     )
     return status, finished
+
+
+@torch.no_grad()
+def held_out_bits(
+    prior: FlowPrior | WaveformPrior, x_bdn: Tensor, sigmas: Sequence[float] = SIGMAS
+) -> dict[str, float]:
+    """Bits per dimension of unseen x at some noise levels."""
+    noise = torch.randn(x_bdn.shape, generator=torch.Generator().manual_seed(2))
+    return {
+        f"bits/dim at {sigma:g}": float(
+            bits_per_dim(prior.log_prob(x_bdn + sigma * noise, sigma), x_bdn.shape)
+        )
+        for sigma in sigmas
+    }
 
 
 def check_shape(
@@ -301,35 +304,6 @@ def run_of(config: TrainConfig) -> dict[str, Any]:
     return {k: v for k, v in asdict(config).items() if k in ("batch", "frames", "lr", "ema", "seed")}
 
 
-class Endless(IterableDataset[Any]):
-    """Simulated mixtures for a worker process, reseeded by the run's generator."""
-
-    def __init__(
-        self, banks: list[SampleBank], spectrum: SpectrumConfig, batch: int, frames: int, seed: int
-    ) -> None:
-        self.banks, self.spectrum, self.batch, self.frames, self.seed = banks, spectrum, batch, frames, seed
-
-    def __iter__(self) -> Iterator[Mixtures]:
-        worker = torch.utils.data.get_worker_info()
-        if worker:
-            torch.set_num_threads(1)
-        rng = torch.Generator().manual_seed(self.seed + (worker.id if worker else 0))
-        return simulate(self.banks, Spectrum(self.spectrum), frames=self.frames, batch=self.batch, rng=rng)
-
-
-@contextmanager
-def unheard() -> Iterator[None]:
-    """Processes started within do not hear Ctrl-C, which a terminal sends to all: this one ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if kept is None else kept)
-
-
 def encoder_sources(folder: Path) -> list[str]:
     """The sources that a priors folder's encoder separates; none where it has no encoder."""
     if not (folder / "config.json").exists():
@@ -373,16 +347,8 @@ def train_encoder(
     encoder = Encoder(network, len(model.sources)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if unlabelled:
         find_audio(unlabelled)  # so that a mistyped folder is told at once
-    banks, unseen = [], []
-    for s in model.sources:
-        cache = work / "cache" / s
-        whole = SampleBank.build(data[s], spectrum.rate, cache, on_progress=on_files, on_note=on_note)
-        bank, test_bank = whole.split(HELD_OUT, BLOCK * spectrum.rate)
-        banks.append(bank)
-        unseen.append(test_bank)
-    seed = int(torch.randint(2**31, (1,), generator=rng))
-    if resume:  # other mixtures than those before
-        seed += int((work / "encoder.safetensors").stat().st_mtime)
+    banks, unseen = solo_banks(model.sources, data, spectrum.rate, work / "cache", on_files, on_note)
+    seed = fresh_seed(rng, work / "encoder.safetensors" if resume else None)
     each = max(1, config.batch // draws)
     songs = (
         recorded(
@@ -392,32 +358,11 @@ def train_encoder(
         if unlabelled and objective != "simulated"
         else None
     )  # fmt: skip
-    loader = DataLoader(
-        Endless(banks, model.spectrum, each, config.frames, seed), batch_size=None, num_workers=workers,
-        prefetch_factor=4 if workers else None, multiprocessing_context="spawn" if workers else None,
-    )  # fmt: skip
-
-    def drawn_batches() -> Iterator[list[Mixtures]]:
-        with unheard():
-            source = iter(loader)
-        while True:
-            try:
-                drawn = [next(source) for _ in range(draws)]
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise DeepsepError(
-                    "a process that simulates mixtures was ended from outside; --workers 0 does without"
-                ) from error
-            yield drawn
-
+    batches = mixture_batches(banks, model.spectrum, each, config.frames, seed, workers, draws)
     flows = [prior for prior in model.priors.values() if isinstance(prior, FlowPrior)]
 
-    def loss(
-        module: nn.Module, drawn: list[Mixtures], rng: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(module: nn.Module, m: Mixtures, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Encoder)
-        m = joined(drawn)
         value = torch.zeros(())
         figures: dict[str, float] = {}
         if objective != "elbo":
@@ -433,7 +378,7 @@ def train_encoder(
 
     steady = torch.Generator().manual_seed(1)
     fixed = simulate(unseen, spectrum, frames=config.frames, batch=4, rng=steady, augment=False)
-    test = joined([next(fixed) for _ in range(12)])
+    test = joined(list(islice(fixed, 12)))
 
     @torch.no_grad()
     def evaluate(average: nn.Module) -> dict[str, float]:
@@ -441,7 +386,7 @@ def train_encoder(
         _, figures = sleep_loss(average(mixture_features(test.mix_bcdn, spectrum)), test, spectrum)
         return figures
 
-    return run.train(encoder, drawn_batches(), loss, evaluate, on_progress)
+    return run.train(encoder, batches, loss, evaluate, on_progress)
 
 
 def train_waveform_encoder(
@@ -608,8 +553,8 @@ def begun(
     return EncoderRun(priors, model.sources, config, objective, identity, heard, rng, resume)
 
 
-def checked(priors: Path, data: Mapping[str, Sequence[Path]], objective: str) -> folders.Model:
-    """The priors that an encoder is for. DeepsepError unless there are recordings for each, and the objective."""
+def checked(priors: Path, data: Mapping[str, Sequence[Path]], objective: str = "both") -> folders.Model:
+    """The priors of a folder. DeepsepError unless there are recordings for each, and an encoder's objective."""
     if objective not in OBJECTIVES:
         raise DeepsepError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
     model = folders.load(priors, encoder=False)
@@ -620,9 +565,3 @@ def checked(priors: Path, data: Mapping[str, Sequence[Path]], objective: str) ->
             f"no recordings of {', '.join(missing)}; give a folder for each source of {priors}"
         )
     return model
-
-
-def joined(drawn: list[Mixtures]) -> Mixtures:
-    """Several batches as one."""
-    names = Mixtures.__dataclass_fields__
-    return Mixtures(*(torch.cat([getattr(m, name) for m in drawn]) for name in names))

@@ -203,6 +203,34 @@ def test_a_folder_given_twice_or_inside_another_is_heard_once(tmp_path):
     assert sizes[0] == sizes[1]
 
 
+def test_contrast_trains_copies_of_priors_on_together(trained, data, tmp_path):
+    out, _ = trained
+    words = ("--priors", out, data, "--batch", 2, "--frames", 16, "--workers", 0, "--lr", 1e-3)
+    start = {path.name: path.read_bytes() for path in out.glob("*.*")}
+    code, told = run("contrast-priors", *words, "-o", tmp_path / "p", "--steps", 3)
+    assert code == 0, told
+    assert f"{tmp_path}/p: 3 steps" in told[-1]
+    assert "SDR tones" in told[-1]
+    assert {path.name: path.read_bytes() for path in out.glob("*.*")} == start
+    before, after = (json.loads((p / "config.json").read_text())["priors"] for p in (out, tmp_path / "p"))
+    for source in ("tones", "bursts"):
+        info = after[source]
+        assert info["contrast"]["steps"] == 3
+        assert info["training"] == before[source]["training"]
+        assert set(info["held_out"]) == set(info["contrast"]["before"]) == set(before[source]["held_out"])
+        assert info["held_out"] != info["contrast"]["before"]
+    again = ("contrast-priors", *words, "-o", tmp_path / "p", "--steps", 5)
+    code, told = run(*again)
+    assert code == 1
+    assert "holds priors; --resume goes on with them, --overwrite starts afresh" in told[-1]
+    code, told = run(*again, "--resume")
+    assert code == 0, told
+    assert "5 steps" in told[-1]
+    record(tmp_path / "song.wav", tones(1, 5) + bursts(1, 6), RATE)
+    code, told = run("separate", tmp_path / "song.wav", "--priors", tmp_path / "p", "-o", tmp_path / "stems")
+    assert code == 0, told
+
+
 # -- stopping and going on ---------------------------------------------------------------------------------
 
 
@@ -390,3 +418,24 @@ def test_an_encoder_that_cannot_be_trained_is_one_line(code, said, words, small,
     assert result == code, told
     assert len(told) == 1 and said in told[0], told
     assert tree(trained[0]) == before
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("holds the priors to start from", ("--priors", "TRAINED", "DATA", "-o", "TRAINED")),
+        ("no recordings of bursts", ("--priors", "TRAINED", "tones=DATA/tones", "-o", "new")),
+        ("has one prior", ("--priors", "SMALL/p", "SMALL/data", "-o", "new")),
+    ],
+)
+def test_priors_that_cannot_be_contrasted_are_one_line(
+    said, words, small, trained, data, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    places = {"TRAINED": str(trained[0]), "DATA": str(data), "SMALL": str(small)}
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
+    code, told = run("contrast-priors", *words)
+    assert code == 1
+    assert said in told[-1]
+    assert not (tmp_path / "new").exists()

@@ -11,10 +11,12 @@ from deepsep.data import gram_sums, mixtures
 from deepsep.encoder import Encoder, Posterior
 from deepsep.objectives import (
     bits_per_dim,
+    contrast_loss,
     elbo,
     prior_loss,
     random_sigma,
     sleep_loss,
+    tweedie,
 )
 from deepsep.priors import FlowPrior
 from deepsep.spectrum import Spectrum, stereo_power
@@ -206,3 +208,44 @@ def test_bits_per_dim_are_nats_over_log_two_a_number():
     assert float(bits_per_dim(torch.tensor([-6.0, -10.0]), torch.Size([2, 4, 2]))) == pytest.approx(
         1 / math.log(2)
     )
+
+
+# -- contrast ----------------------------------------------------------------------------------------------
+
+
+def test_denoising_by_the_score_is_exact_where_the_density_is_known():
+    mean, variance = torch.arange(5.0), torch.arange(1.0, 6.0)
+    prior, sigma, x = gaussian(mean, variance), torch.tensor([0.5, 1.5]), noise(2, 5, 7, seed=3)
+    kept = variance / (variance + sigma[:, None] ** 2)
+    expected = mean[:, None] + kept[..., None] * (x - mean[:, None])
+    torch.testing.assert_close(tweedie(prior, x, sigma), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_contrast_teaches_priors_to_share_out_a_mixture():
+    m, _ = stereo_scene()
+    torch.manual_seed(0)
+    small = FlowConfig(channels=SPECTRUM.bands, steps=2, hidden=8, layers=1)
+    priors = torch.nn.ModuleList(FlowPrior(small, torch.Generator().manual_seed(k)) for k in range(3))
+    start = torch.full((3, SPECTRUM.bands, 1), 1 / 3)
+
+    def loss_at(seed, weight=0.5):
+        rng = torch.Generator().manual_seed(seed)
+        return contrast_loss(list(priors), m, start[..., 0], SPECTRUM, rng, weight)
+
+    def sdr():
+        return sum(loss_at(seed)[1]["SDR"] for seed in range(100, 108)) / 8
+
+    optimizer = torch.optim.Adam(priors.parameters(), 3e-3)
+    before = sdr()
+    told = []
+    for seed in range(24):
+        loss, figures = loss_at(seed)
+        told.append("bits/dim" in figures)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert sdr() > before + 0.3
+    assert 1 < sum(told) < 14  # likelihood at some steps, a quarter on average
+    _, figures = loss_at(told.index(True), weight=0)
+    assert "bits/dim" not in figures
+    assert figures["SDR"] == pytest.approx(sum(figures[f"SDR {k}"] for k in range(3)) / 3, abs=1e-4)

@@ -1,4 +1,4 @@
-"""deepsep train-prior and train-encoder."""
+"""deepsep train-prior, train-encoder and contrast-priors."""
 
 from __future__ import annotations
 
@@ -34,14 +34,28 @@ from .common import (
     usage,
 )
 
-__all__ = ["train_encoder", "train_prior"]
+__all__ = ["contrast_priors", "train_encoder", "train_prior"]
 
 TRAIN, FLOW, NETWORK = TrainConfig(), FlowConfig(), EncoderConfig()
 WAVE, WAVE_FLOW, WAVE_NETWORK = WaveformConfig(), WaveformFlowConfig(), WaveformEncoderConfig()
 
+SoloFolders = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[NAME=]DIR...",
+        help="Folders of solo recordings, source=DIR; or one folder that has a subfolder for each source.",
+    ),
+]
+MinutesOption = Annotated[float | None, typer.Option(help="Stop after this long, resumed runs together.")]
+StepsOption = Annotated[int, typer.Option(min=1, help="Stop after as many steps, resumed runs together.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Processes that simulate mixtures.")]
+SeedOption = Annotated[int, typer.Option(help="Of weights, order and augmentation.")]
+Bf16Option = Annotated[bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Start afresh where a finished or begun training lies.")
 ]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 
 def train_prior(
@@ -53,12 +67,8 @@ def train_prior(
     ],
     source: Annotated[str, typer.Option(help="The instrument's name, such as vocals.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Priors folder to write to.")] = Path("priors"),
-    minutes: Annotated[
-        float | None, typer.Option(help="Stop after this long, resumed runs together.")
-    ] = None,
-    steps: Annotated[
-        int, typer.Option(min=1, help="Stop after as many steps, resumed runs together.")
-    ] = TRAIN.steps,
+    minutes: MinutesOption = None,
+    steps: StepsOption = TRAIN.steps,
     batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = TRAIN.batch,
     frames: Annotated[
         int, typer.Option(min=8, help="Frames of a training example; 43 a second.")
@@ -114,14 +124,12 @@ def train_prior(
     licence: Annotated[
         str, typer.Option(help="Licence of the trained weights, for the model card.")
     ] = "unspecified",
-    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = TRAIN.seed,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.")] = False,
+    seed: SeedOption = TRAIN.seed,
+    bf16: Bf16Option = False,
     threads: ThreadsOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")
-    ] = False,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train one instrument's flow prior on solo recordings of it. Ctrl-C saves; --resume goes on.
 
@@ -160,25 +168,15 @@ def train_prior(
 
 
 def train_encoder(
-    data: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME=]DIR...",
-            help="Folders of solo recordings, source=DIR; or one folder that has a subfolder for each source.",
-        ),
-    ],
+    data: SoloFolders,
     priors: Annotated[Path, typer.Option(help="Priors folder; the encoder is written into it.")],
     objective: Annotated[
         str, typer.Option(help="simulated (mixtures of solo recordings), elbo (the priors judge), or both.")
     ] = "both",
     mixtures: Annotated[Path | None, typer.Option(help="Unlabelled songs for the ELBO.")] = None,
     elbo_weight: Annotated[float, typer.Option(min=0, help="Weight of the ELBO in both.")] = 0.1,
-    minutes: Annotated[
-        float | None, typer.Option(help="Stop after this long, resumed runs together.")
-    ] = None,
-    steps: Annotated[
-        int, typer.Option(min=1, help="Stop after as many steps, resumed runs together.")
-    ] = TRAIN.steps,
+    minutes: MinutesOption = None,
+    steps: StepsOption = TRAIN.steps,
     batch: Annotated[int, typer.Option(min=2, help="Mixtures a step.")] = 8,
     frames: Annotated[
         int, typer.Option(min=8, help="Frames of a training example, a multiple of 8 with 3 levels.")
@@ -199,15 +197,13 @@ def train_encoder(
     layers: Annotated[
         int, typer.Option(min=1, help="Dilated layers of the network on samples.")
     ] = WAVE_NETWORK.layers,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that simulate mixtures.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = TRAIN.seed,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.")] = False,
+    workers: WorkersOption = 1,
+    seed: SeedOption = TRAIN.seed,
+    bf16: Bf16Option = False,
     threads: ThreadsOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")
-    ] = False,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train the amortized posterior of a priors folder. Ctrl-C saves; --resume goes on.
 
@@ -242,6 +238,46 @@ def train_encoder(
                 overwrite=overwrite, on_files=display.files, on_note=display.note, on_progress=display.step,
             )  # fmt: skip
     finish(status, finished, f"{priors}/encoder.safetensors", quiet)
+
+
+def contrast_priors(
+    data: SoloFolders,
+    priors: Annotated[Path, typer.Option(help="Priors folder to start from; it stays as it is.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Priors folder to write to.")],
+    likelihood_weight: Annotated[
+        float, typer.Option(min=0, help="Weight of the bits per dimension beside the SDR in dB.")
+    ] = 0.5,
+    minutes: MinutesOption = None,
+    steps: StepsOption = TRAIN.steps,
+    batch: Annotated[int, typer.Option(min=2, help="Mixtures a step.")] = 4,
+    frames: Annotated[int, typer.Option(min=8, help="Frames of a training example; 43 a second.")] = 64,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 4e-5,
+    workers: WorkersOption = 1,
+    seed: SeedOption = TRAIN.seed,
+    bf16: Bf16Option = False,
+    threads: ThreadsOption = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train priors on against one another, for Langevin to tell them apart. Ctrl-C saves; --resume goes on.
+
+    Example: deepsep contrast-priors --priors mypriors/ data/ -o sharper/
+    """
+    config = training_config(minutes, steps, batch, frames, lr, seed, bf16)
+    config = replace(config, ema=0.998, warmup=50)
+    with display_of("contrast", quiet) as display:
+        from .. import model as models
+        from ..contrast import contrast_priors as run
+
+        set_threads(threads)
+        folders = source_folders(data, models.read_config(priors)["sources"])
+        status, finished = run(
+            priors, folders, out, config=config, likelihood_weight=likelihood_weight, workers=workers,
+            resume=resume, overwrite=overwrite,
+            on_files=display.files, on_note=display.note, on_progress=display.step,
+        )  # fmt: skip
+    finish(status, finished, str(out), quiet)
 
 
 def numbers(text: str, option: str, example: str) -> tuple[int, ...]:
