@@ -453,8 +453,8 @@ def main() -> None:
     """Trains what is not trained, computes what is not computed, prints it all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=3000, help="of each prior")
-    parser.add_argument("--encoder-steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2000, help="of each prior")
+    parser.add_argument("--encoder-steps", type=int, default=1000)
     parser.add_argument("--mixtures", type=int, default=12)
     parser.add_argument("--bf16", action="store_true", help="for CPUs with bfloat16")
     parser.add_argument("--no-training", action="store_true", help="of priors as they are")
