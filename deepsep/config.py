@@ -206,7 +206,7 @@ class SgldConfig:
     temperature: float = 0.5  # scales the noise: 1 samples the posterior, 0 climbs to a mode
     likelihood: float = 1.0  # beta: tempers the mixture's log-likelihood
     chains: int = 1  # independent chains, averaged
-    average: int = 5  # late iterates whose Wiener estimates are averaged
+    average: int = 8  # late iterates whose Wiener estimates are averaged
     alpha: float = 1.0  # exponent of the magnitudes whose ratios are the gains; 2 is Wiener's
     pool: float = 0.4  # weight of a chain that the encoder started, against the encoder's own estimate
     gamma: float = 1.0  # width of the constraint on a sum of samples, in units of sigma; 0 keeps it exactly

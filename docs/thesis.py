@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+import deepsep as deepsep_package
 from deepsep import evaluation, model, toy
 from deepsep.config import WAVEFORM_SGLD
 from deepsep.data import SampleBank
@@ -24,6 +25,7 @@ from deepsep.metrics import si_sdr
 from deepsep.model import Model
 from deepsep.priors import standard_normal
 from deepsep.separation import Settings, separate_samples, stationary_gains
+from deepsep.spectrum import Spectrum
 
 HERE = Path(__file__).parent
 SIGMAS = (0.01, 0.027, 0.077, 0.129, 0.359)  # the thesis' levels
@@ -294,6 +296,7 @@ VARIANTS: dict[str, dict] = {
 
 MUSIC_SIGMAS = (0.03, 0.1, 0.3, 1.0)
 CUTS = 64
+FRAMES = 43  # a second
 
 
 def music(folder: Path, recordings: Path, songs: Path | None, minutes: float, bf16: bool) -> None:
@@ -312,41 +315,57 @@ def music(folder: Path, recordings: Path, songs: Path | None, minutes: float, bf
     loaded = model.load(priors)
     for name in loaded.sources:
         print(f"{name}: {steps_of(priors, name)} steps in {lengths[name]:g} minutes.")
-    found = kept(folder / "tables" / "music.json", lambda: heard(folder, loaded, recordings))
-    print("\nlog p(x), median over cuts of 2048 samples, nats a sample\n")
-    print(head("sigma", "prior", *found["0.1"]))
-    for sigma, table in found.items():
-        for i, name in enumerate(loaded.sources):
-            print(row(sigma if i == 0 else "", name, *(number(table[kind][i]) for kind in table)))
+    cache = priors / "training" / "cache"
+    bundled = model.load(Path(deepsep_package.__file__).parent / "bundled")
+    print(f"\nlog p(x), median over {CUTS} cuts of {loaded.waveform.window} samples, nats a sample\n")
+    found = kept(folder / "tables" / "music.json", lambda: heard(loaded, recordings, cache))
+    print_heard(found, loaded.sources)
+    print(
+        f"\nThe bundled priors, on {FRAMES} frames of {bundled.spectrum.n_fft} samples, nats a band and frame\n"
+    )
+    found = kept(folder / "tables" / "music-bands.json", lambda: heard(bundled, recordings, cache))
+    print_heard(found, bundled.sources)
     if songs:
         print(
             "\nDrums against the rest, SI-SDR, the same excerpts: priors of samples, then spectral ones\n",
             flush=True,
         )
-        common = (songs, "--seconds", 2, "--metric", "si_sdr", "-q")
+        common = (songs, "--metric", "si_sdr", "-q")
         deepsep(
             "evaluate", *common, "--priors", priors, "--methods", "mixture,stationary,sgld", "--chains", 1
         )
-        deepsep("evaluate", *common, "--methods", "mixture,stationary,sgld")
+        deepsep("evaluate", *common, "--methods", "mixture,stationary,sgld,encoder")
 
 
 @torch.no_grad()
-def heard(folder: Path, priors: Model, recordings: Path) -> dict:
-    """sigma -> kind of recording -> what each prior says of cuts of it."""
-    assert priors.waveform is not None
+def heard(priors: Model, recordings: Path, cache: Path) -> dict:
+    """sigma -> kind of recording -> what each prior says of cuts of it, and how often the right one says most."""
     rng = torch.Generator().manual_seed(14)
-    window = priors.waveform.window
-    found: dict = {str(sigma): {} for sigma in MUSIC_SIGMAS}
-    for kind in sorted(p for p in recordings.iterdir() if p.is_dir()):
-        cache = folder / "music" / "training" / "cache" / f"{kind.name}-heard"
-        bank = SampleBank.build([kind], priors.waveform.rate, cache)
-        x = bank.stretches(CUTS, window, rng, vary=True)[:, None]
-        for sigma in MUSIC_SIGMAS:
+    waveform, spectrum = priors.waveform, Spectrum(priors.spectrum)
+    rate = waveform.rate if waveform else spectrum.rate
+    length = waveform.window if waveform else FRAMES * spectrum.hop
+    sigmas = MUSIC_SIGMAS if waveform else MUSIC_SIGMAS[1:]
+    found: dict = {str(sigma): {} for sigma in sigmas}
+    for kind in sorted(p.name for p in recordings.iterdir() if p.is_dir()):
+        own = priors.sources.index(kind if kind in priors.sources else "rest")
+        bank = SampleBank.build([recordings / kind], rate, cache / f"{kind}-{rate}")
+        x = bank.stretches(CUTS, length, rng, vary=True)[:, None]
+        if not waveform:
+            x = spectrum.to_x(spectrum.band_power(spectrum.stft(x[:, 0]).abs().square()))
+        for sigma in sigmas:
             noisy = x + sigma * torch.randn(x.shape, generator=rng)
-            found[str(sigma)][kind.name] = [
-                float((prior.log_prob(noisy, sigma) / window).median()) for prior in priors.priors.values()
-            ]
+            said = torch.stack([p.log_prob(noisy, sigma) for p in priors.priors.values()]) / x[0].numel()
+            wins = (said.argmax(0) == own).float().mean()
+            found[str(sigma)][kind] = [*said.median(1)[0].tolist(), float(wins)]
     return found
+
+
+def print_heard(found: dict, names: list[str]) -> None:
+    """A row for each prior, and one for how often the right prior wins."""
+    print(head("sigma", "prior", *next(iter(found.values()))))
+    for sigma, table in found.items():
+        for i, name in enumerate([*names, "right one wins"]):
+            print(row(sigma if i == 0 else "", name, *(number(table[kind][i]) for kind in table)))
 
 
 # --- tables and pictures -------------------------------------------------------------------------------
@@ -464,7 +483,9 @@ def main() -> None:
     parser.add_argument(
         "--music", type=Path, help="folder with a subfolder of solo recordings of drums, and others"
     )
-    parser.add_argument("--songs", type=Path, help="songs with stems, for the music's separation")
+    parser.add_argument(
+        "--songs", type=Path, help="clips of two seconds with drums and rest, for the music's separation"
+    )
     parser.add_argument(
         "--minutes", type=float, default=60, help="of the prior of drums; that of the rest has half of them"
     )
