@@ -16,9 +16,10 @@ from . import model as models
 from .audio import MAX_CHANNELS
 from .config import SgldConfig, default_sgld
 from .errors import DeepsepError
+from .inference import Settings, choose_method, pick_device
 from .loudness import Loudness
 from .model import Model
-from .separation import Settings, choose_method, pick_device, separate_blocks
+from .separation import separate_blocks
 from .uncertainty import SpreadMap, Uncertainty
 
 __all__ = ["load_priors", "separate"]

@@ -17,9 +17,9 @@ from typing import Any
 
 from . import __version__, audio, ni_stem, separation, stems, uncertainty
 from .errors import DeepsepError
+from .inference import Settings
 from .loudness import Loudness
 from .model import Model
-from .separation import Settings
 from .tags import Tags, read_tags
 
 __all__ = [

@@ -18,14 +18,15 @@ from pathlib import Path
 import torch
 
 import deepsep as deepsep_package
-from deepsep import evaluation, model, toy
+from deepsep import baselines, model, songs, toy
 from deepsep.config import WAVEFORM_SGLD
 from deepsep.data import SampleBank
+from deepsep.inference import Settings, stationary_gains
 from deepsep.metrics import si_sdr
 from deepsep.model import Model
 from deepsep.priors import standard_normal
-from deepsep.separation import Settings, separate_samples, stationary_gains
 from deepsep.spectrum import Spectrum
+from deepsep.waveform import separate_samples
 
 HERE = Path(__file__).parent
 SIGMAS = (0.01, 0.027, 0.077, 0.129, 0.359)  # the thesis' levels
@@ -57,7 +58,7 @@ def train(folder: Path, steps: int, encoder_steps: int, bf16: bool) -> None:
     def prior(wave: str) -> None:
         deepsep(
             "train-prior", data / "train" / wave, "--source", wave, "-o", folder / wave, "--domain", "waveform",
-            "--level", "absolute", "--steps", steps, "--batch", 16, "--lr", 0.002, "--score-weight", 1,
+            "--level", "absolute", "--steps", steps, "--batch", 32, "--lr", 0.002, "--score-weight", 1,
             "--licence", "CC0-1.0", *fast, *resumed(folder / wave, wave),
         )  # fmt: skip
 
@@ -177,13 +178,13 @@ def inversion(priors: Model) -> float:
 # --- separation ----------------------------------------------------------------------------------------
 
 
-def clips(folder: Path, count: int) -> list[evaluation.Clip]:
+def clips(folder: Path, count: int) -> list[songs.Clip]:
     """The first songs of the toy."""
-    found = evaluation.find_songs(folder / "toy" / "songs")[:count]
-    return [evaluation.read(song, toy.WAVES) for song in found]
+    found = songs.find_songs(folder / "toy" / "songs")[:count]
+    return [songs.read(song, toy.WAVES) for song in found]
 
 
-def windows(found: list[evaluation.Clip]) -> tuple[torch.Tensor, torch.Tensor]:
+def windows(found: list[songs.Clip]) -> tuple[torch.Tensor, torch.Tensor]:
     """Sources (b, k, t) and mixtures (b, t)."""
     cut = slice(FIRST, FIRST + WINDOW)
     stems = torch.stack(
@@ -200,13 +201,13 @@ def improvement(stems: torch.Tensor, estimates: torch.Tensor) -> list[list[float
     ]
 
 
-def masks(found: list[evaluation.Clip], priors: Model, oracle: bool) -> torch.Tensor:
+def masks(found: list[songs.Clip], priors: Model, oracle: bool) -> torch.Tensor:
     """Estimates by the stationary Wiener filter, or by the oracle's ratio mask, on whole songs; then cut."""
     estimates = []
     for clip in found:
-        analysis = evaluation.Analysis(clip, priors)
+        analysis = baselines.Analysis(clip, priors)
         gains = (
-            evaluation.oracle_gains(analysis, True) if oracle else stationary_gains(priors, analysis.spectrum)
+            baselines.oracle_gains(analysis, True) if oracle else stationary_gains(priors, analysis.spectrum)
         )
         estimates.append(torch.tensor(analysis.masked(gains))[:, 0, FIRST : FIRST + WINDOW])
     return torch.stack(estimates)
@@ -475,7 +476,7 @@ def main() -> None:
     """Trains what is not trained, computes what is not computed, prints it all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=2000, help="of each prior")
+    parser.add_argument("--steps", type=int, default=3000, help="of each prior")
     parser.add_argument("--encoder-steps", type=int, default=1000)
     parser.add_argument("--mixtures", type=int, default=12)
     parser.add_argument("--bf16", action="store_true", help="for CPUs with bfloat16")

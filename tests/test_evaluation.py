@@ -10,14 +10,15 @@ import pytest
 import soundfile as sf
 import torch
 
-from deepsep import evaluation, metrics
+from deepsep import baselines, evaluation, metrics, songs
 from deepsep.config import EncoderConfig, FlowConfig, SgldConfig, SpectrumConfig
 from deepsep.encoder import Encoder
 from deepsep.errors import DeepsepError
+from deepsep.inference import Settings
 from deepsep.loudness import Loudness
 from deepsep.model import Model
 from deepsep.priors import FlowPrior
-from deepsep.separation import Settings, separate_blocks
+from deepsep.separation import separate_blocks
 from deepsep.spectrum import Spectrum
 
 RATE = 8000
@@ -65,7 +66,7 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(path: Path, model: Model, *methods: str, **options) -> evaluation.Results:
-    return evaluation.evaluate(evaluation.find_songs(path), model, methods, settings=FAST, **options)
+    return evaluation.evaluate(songs.find_songs(path), model, methods, settings=FAST, **options)
 
 
 # --- finding songs ---------------------------------------------------------------------------------------
@@ -79,14 +80,14 @@ def test_a_folder_of_stems_is_a_song_and_a_folder_of_songs_is_searched(tmp_path:
     for name in ("train/One - Song.stem.mp4", "test/Two.stem.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = {s.name: s for s in evaluation.find_songs(tmp_path)}
+    found = {s.name: s for s in songs.find_songs(tmp_path)}
     assert list(found) == ["a", "b/deep", "test/Two", "train/One - Song"]
     assert set(found["a"].stems) == {"bass"}
     assert found["b/deep"].mixture == tmp_path / "b/deep/Mixture.WAV"
     assert set(found["b/deep"].stems) == {"vocals"}
     assert found["test/Two"].files == [tmp_path / "test/Two.stem.mp4"]
-    assert [s.name for s in evaluation.find_songs(tmp_path / "a")] == ["a"]
-    assert [s.name for s in evaluation.find_songs(tmp_path / "test/Two.stem.mp4")] == ["Two"]
+    assert [s.name for s in songs.find_songs(tmp_path / "a")] == ["a"]
+    assert [s.name for s in songs.find_songs(tmp_path / "test/Two.stem.mp4")] == ["Two"]
 
 
 @pytest.mark.parametrize("name", ["none", "empty", "only-mixture", "plain.wav", "twice"])
@@ -101,16 +102,16 @@ def test_what_is_no_song_is_one_clear_line(tmp_path: Path, name: str) -> None:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
     with pytest.raises(DeepsepError, match=name) as error:
-        evaluation.find_songs(tmp_path / name)
+        songs.find_songs(tmp_path / name)
     assert "\n" not in str(error.value)
 
 
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def only(path: Path, seconds: float | None = None) -> evaluation.Clip:
-    (found,) = evaluation.find_songs(path)
-    return evaluation.read(found, SOURCES, seconds)
+def only(path: Path, seconds: float | None = None) -> songs.Clip:
+    (found,) = songs.find_songs(path)
+    return songs.read(found, SOURCES, seconds)
 
 
 def test_a_missing_mixture_is_the_sum_of_every_stem(tmp_path: Path) -> None:
@@ -153,13 +154,13 @@ def test_a_stem_file_is_read_alike_by_ffmpeg_and_by_pyav(monkeypatch: pytest.Mon
     pytest.importorskip("av")
     stempeg = pytest.importorskip("stempeg")
     (path,) = (Path(stempeg.__file__).parent / "data").glob("*.stem.mp4")
-    (found,) = evaluation.find_songs(path)
-    clip = evaluation.read(found, ["vocals", "drums", "bass", "other"])
+    (found,) = songs.find_songs(path)
+    clip = songs.read(found, ["vocals", "drums", "bass", "other"])
     assert list(clip.references) == ["vocals", "drums", "bass", "other"]
     assert np.allclose(clip.mixture_ct, np.sum(list(clip.references.values()), 0), atol=1e-5)
     assert any("mastered" in note for note in clip.notes)
-    monkeypatch.setattr(evaluation.shutil, "which", lambda name: None)
-    again = evaluation.read(found, ["vocals", "drums", "bass", "other"])
+    monkeypatch.setattr(songs.shutil, "which", lambda name: None)
+    again = songs.read(found, ["vocals", "drums", "bass", "other"])
     for name, samples in clip.references.items():
         assert metrics.sdr(samples, again.references[name][:, : samples.shape[1]]) > 60
 
@@ -199,8 +200,8 @@ def test_estimates_sum_to_the_mixture_at_the_songs_own_rate(
     clip = only(write_song(tmp_path / "s", sounds(0.6, rate), rate))
     bands = Spectrum(SPECTRUM).bands
     atoms = {s: np.random.default_rng(i).random((2, bands)) for i, s in enumerate(SOURCES)}
-    analysis = evaluation.Analysis(clip, model)
-    stems = evaluation.estimate(method, analysis, model, FAST, evaluation.NmfDictionaries(atoms, 5))
+    analysis = baselines.Analysis(clip, model)
+    stems = evaluation.estimate(method, analysis, model, FAST, baselines.NmfDictionaries(atoms, 5))
     assert stems.shape == (3, *clip.mixture_ct.shape)
     assert metrics.sdr(clip.mixture_ct, stems.sum(0)) > (60 if method != "oracle" or rate == RATE else 40)
 
@@ -213,7 +214,7 @@ def test_the_model_takes_the_route_of_separation(song: Path, model: Model) -> No
         np.array_split(clip.mixture_ct, 5, axis=1), RATE, loudness.rms, RATE, model, FAST
     )
     stems = np.concatenate(list(separated), -1)
-    found = evaluation.estimate("encoder", evaluation.Analysis(clip, model), model, FAST, None)
+    found = evaluation.estimate("encoder", baselines.Analysis(clip, model), model, FAST, None)
     assert np.allclose(found, stems, atol=1e-5)
 
 
@@ -229,7 +230,7 @@ def test_nmf_learns_each_source_from_its_own_recordings(tmp_path: Path, song: Pa
 
 
 def test_what_cannot_run_is_said_before_any_song_is_read(song: Path, model: Model) -> None:
-    missing = [evaluation.Song(name="gone", stems={"vocals": Path("gone/vocals.wav")})]
+    missing = [songs.Song(name="gone", stems={"vocals": Path("gone/vocals.wav")})]
     with pytest.raises(DeepsepError, match="choose from mixture"):
         evaluation.evaluate(missing, model, ["magic"])
     alone = Model(model.spectrum, model.priors)
@@ -286,7 +287,7 @@ def test_the_total_is_the_mean_of_the_songs_not_of_the_sources(tmp_path: Path, m
 
 
 def test_songs_of_one_name_stay_apart(tmp_path: Path, model: Model) -> None:
-    one = evaluation.find_songs(write_song(tmp_path / "x" / "tune", sounds()))
+    one = songs.find_songs(write_song(tmp_path / "x" / "tune", sounds()))
     results = evaluation.evaluate([*one, *one], model, ["mixture"])
     assert results.songs == ["tune", "tune (2)"]
 

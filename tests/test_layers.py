@@ -12,8 +12,9 @@ import deepsep
 PACKAGE = Path(deepsep.__file__).parent
 ORDER = """
     errors config toy hub audio tags loudness spectrum chunks networks bijectors priors mixture posterior sgld
-    encoder model data simulation objectives training recipes contrast separation uncertainty api stems ni_stem
-    report tracks metrics evaluation card sonify commands.common commands cli __main__
+    encoder model data simulation objectives training recipes contrast inference waveform separation uncertainty
+    api stems ni_stem report tracks metrics songs baselines evaluation card sonify commands.common commands cli
+    __main__
 """.split()
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from deepsep import separation
+from deepsep import inference, separation
 from deepsep.chunks import ALIGN
 from deepsep.config import SgldConfig
 from deepsep.errors import DeepsepError
+from deepsep.inference import Settings, choose_method, pick_device
 from deepsep.loudness import Loudness
 from deepsep.model import Model
-from deepsep.separation import Settings, choose_method, pick_device, separate_blocks
+from deepsep.separation import separate_blocks
 from deepsep.spectrum import Spectrum, stereo_power
 
 RATE = 16000
@@ -194,7 +195,7 @@ def test_a_chain_starts_where_the_mixture_is_explained(model, init):
     planes = stereo_power(spectrum.analyse(torch.from_numpy(song(0.3))), spectrum)[None, ..., :32]
     power = (planes[:, 0] + planes[:, 1]) / 2
     with torch.no_grad():
-        gains = separation.initial_gains(planes, model, spectrum, but(COOL, init=init))
+        gains = inference.initial_gains(planes, model, spectrum, but(COOL, init=init))
     x = spectrum.to_x(power[:, None] * gains)
     torch.testing.assert_close((spectrum.to_power(x) - spectrum.floor).sum(1), power, rtol=1e-4, atol=1e-6)
 
@@ -202,8 +203,8 @@ def test_a_chain_starts_where_the_mixture_is_explained(model, init):
 def test_a_pool_of_estimates_lies_between_them_and_explains_the_mixture():
     one, two = torch.tensor([[0.9, 0.1, 0.0]]), torch.tensor([[0.1, 0.8, 0.1]])
     for weight, same in ((1.0, one), (0.0, two)):
-        torch.testing.assert_close(separation.pooled(one, two, weight), same, atol=1e-5, rtol=0)
-    half = separation.pooled(one, two, 0.5)
+        torch.testing.assert_close(inference.pooled(one, two, weight), same, atol=1e-5, rtol=0)
+    half = inference.pooled(one, two, 0.5)
     torch.testing.assert_close(half.sum(1), torch.ones(1))
     torch.testing.assert_close(half[0, 0] / half[0, 1], torch.tensor((0.9 * 0.1) ** 0.5 / (0.1 * 0.8) ** 0.5))
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepsep import chunks, separation, tracks, uncertainty
+from deepsep import chunks, inference, tracks, uncertainty
 from deepsep.config import SgldConfig, SpectrumConfig
 from deepsep.errors import DeepsepError
-from deepsep.separation import Settings
+from deepsep.inference import Settings
 from deepsep.spectrum import Spectrum
 
 SMALL = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
@@ -185,11 +185,11 @@ def test_the_spread_is_that_of_the_samples(method, model):
     song = torch.randn(2, 40 * spectrum.hop, generator=torch.Generator().manual_seed(0))
     windows = list(chunks.windows([spectrum.analyse(song)], 64, 32))
     settings = Settings(
-        method=method, samples=separation.ENCODER_DRAWS,
+        method=method, samples=inference.ENCODER_DRAWS,
         sgld=SgldConfig(levels=1, steps=2, average=1, temperature=1.0),
     )  # fmt: skip
     groups = [[2], [0, 1]]
-    planes = separation.estimates_of(windows, model, spectrum, settings, groups, spread=True)
+    planes = inference.estimates_of(windows, model, spectrum, settings, groups, spread=True)
     samples, spread = planes[:, :-2].unflatten(1, (-1, 2)), planes[:, -2:]
     assert samples.shape[1] == settings.samples
     torch.testing.assert_close(samples.sum(2), torch.ones_like(samples[:, :, 0]))

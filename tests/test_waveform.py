@@ -24,12 +24,14 @@ from deepsep.config import (
 )
 from deepsep.encoder import WaveformEncoder, WaveformPosterior
 from deepsep.errors import DeepsepError
+from deepsep.inference import Settings
 from deepsep.mixture import mix
 from deepsep.model import Model
 from deepsep.networks import WaveNet
 from deepsep.objectives import bits_per_dim, prior_loss, waveform_elbo, waveform_sleep_loss
 from deepsep.priors import DefensivePrior, WaveformPrior
-from deepsep.separation import Settings, separate_blocks, separate_samples
+from deepsep.separation import separate_blocks
+from deepsep.waveform import separate_samples
 
 SIGMA = torch.tensor([0.2, 1.1], dtype=torch.float64)
 SHAPES = {

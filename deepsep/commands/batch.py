@@ -18,8 +18,8 @@ from ..errors import DeepsepError
 from .common import INTERRUPTED, say
 
 if TYPE_CHECKING:
+    from ..inference import Settings
     from ..model import Model
-    from ..separation import Settings
     from ..tracks import Done, Input, Job, Output
 
 __all__ = ["Batch", "from_stdin"]

@@ -97,19 +97,20 @@ def evaluate(
         "temperature": temperature, "chains": chains,
     }  # fmt: skip
     check_sgld(given)
-    from .. import evaluation, separation
+    from .. import evaluation, inference
     from .. import model as models
+    from ..songs import find_songs
 
     set_threads(threads)
-    picked = separation.pick_device(device)
+    picked = inference.pick_device(device)
     model = models.assemble(priors, pairs(prior, "--prior"), device=picked, offline=offline)
     config = sgld_config(default_sgld(waveform=model.waveform is not None), given)
-    found = [song for path in songs for song in evaluation.find_songs(path)]
+    found = [song for path in songs for song in find_songs(path)]
     results = evaluation.evaluate(
         found,
         model,
         listed(methods),
-        settings=separation.Settings(sgld=config, seed=seed, device=picked),
+        settings=inference.Settings(sgld=config, seed=seed, device=picked),
         seconds=seconds,
         nmf_data={s: Path(d) for s, d in pairs(nmf_data, "--nmf-data").items()} or None,
         on_progress=None if quiet else lambda done, total, what: say(f"[{done + 1}/{total}] {what}"),

@@ -157,8 +157,8 @@ def separate(
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
+    from .. import inference, tracks
     from .. import model as models
-    from .. import separation, tracks
     from ..uncertainty import check_pictures
 
     if uncertainty:
@@ -166,14 +166,14 @@ def separate(
     set_threads(threads)
     batch = Batch(quiet, as_json)
     with stoppable(), only_our_lines(), tempfile.TemporaryDirectory(prefix="deepsep-") as spool:
-        picked = separation.pick_device(device)
+        picked = inference.pick_device(device)
         found = gather(inputs, Path(spool), batch, recursive=recursive, out=out)
         if not found:
             batch.finish(None)
             return
         base, others = pin(priors, replaced, offline=offline, quiet=quiet)
         model = models.assemble(base, others, sources=listed(sources), device=picked, offline=offline)
-        chosen, start = separation.choose_method(method, init, model)
+        chosen, start = inference.choose_method(method, init, model)
         if chosen == "encoder":
             check_method(typed, method)
         waveform = model.waveform is not None
@@ -181,7 +181,7 @@ def separate(
             raise usage("--uncertainty is for spectral priors; those of samples have no gains, use --samples")
         usual = default_sgld(draws=samples > 1, uncertainty=uncertainty, waveform=waveform)
         sgld = sgld_config(usual, given)
-        settings = separation.Settings(
+        settings = inference.Settings(
             method=chosen, init=start, sgld=sgld, seed=seed, batch_size=batch_size, device=picked,
             samples=samples,
         )  # fmt: skip
