@@ -404,12 +404,18 @@ def print_densities(found: dict) -> None:
         bayes_of = [f"{table[kind]['bayes']:.3f}" for kind in ("full", "base", "exact")]
         print(row(sigma, THESIS_ACCURACY.get(float(sigma), "-"), *bayes_of))
     for kind, title in (("full", "log p(x)"), ("base", "base term alone, no log-det")):
-        print(f"\n{title}, median over notes, nats a sample\n")
+        print(f"\n{title}, nats a sample, median over notes (mean)\n")
         print(head("sigma", "prior", *toy.WAVES, *(["exact, own"] if kind == "full" else [])))
         for sigma, table in found.items():
             for i, wave in enumerate(toy.WAVES):
-                own = [number(table["exact"]["median"][i][i])] if kind == "full" else []
-                print(row(sigma if i == 0 else "", wave, *map(number, table[kind]["median"][i]), *own))
+                own = [both(table["exact"], i, i)] if kind == "full" else []
+                cells = [both(table[kind], i, k) for k in range(len(toy.WAVES))]
+                print(row(sigma if i == 0 else "", wave, *cells, *own))
+
+
+def both(table: dict, i: int, k: int) -> str:
+    """Median and mean of what prior i says of wave k."""
+    return f"{number(table['median'][i][k])} ({number(table['mean'][i][k])})"
 
 
 def print_denoising(found: dict) -> None:
