@@ -106,10 +106,13 @@ def separate(
         model = priors.to(picked)
     else:
         model = load_priors(priors, device=picked, offline=offline)
-    config = sgld or default_sgld(
-        draws=draws is not None, uncertainty=on_uncertainty is not None, waveform=model.waveform is not None
-    )
     chosen, start = choose_method(method, init, model)
+    config = sgld or default_sgld(
+        draws=draws is not None,
+        uncertainty=on_uncertainty is not None,
+        waveform=model.waveform is not None,
+        from_encoder=start == "encoder",
+    )
     settings = Settings(
         method=chosen,
         init=start,

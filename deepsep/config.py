@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from .errors import DeepsepError
@@ -214,6 +214,11 @@ class SgldConfig:
     largest_in_sigma: float | None = None  # and in units of sigma
     denoise: bool = True  # the mixture speaks of the denoised sources (Posterior), not of the chain's own
 
+    @property
+    def burn_in(self) -> int:
+        """Steps before those that are averaged."""
+        return max(0, self.levels * self.steps - self.average)
+
     def __post_init__(self) -> None:
         if min(self.levels, self.steps, self.chains, self.average) < 1:
             raise DeepsepError("levels, steps, chains and average of SGLD must be at least 1")
@@ -249,13 +254,15 @@ WAVEFORM_SGLD = SgldConfig(
 )
 
 
-def default_sgld(*, draws: bool = False, uncertainty: bool = False, waveform: bool = False) -> SgldConfig:
+def default_sgld(
+    *, draws: bool = False, uncertainty: bool = False, waveform: bool = False, from_encoder: bool = False
+) -> SgldConfig:
     """SGLD where nobody says how: draws and their spread need the posterior itself, the spread some chains.
 
-    Priors of samples have their own way, for draws too.
+    Priors of samples have their own way, for draws too; what an encoder has found there, full noise would undo.
     """
     if waveform:
-        return WAVEFORM_SGLD
+        return replace(WAVEFORM_SGLD, sigma_max=0.5, levels=20) if from_encoder else WAVEFORM_SGLD
     best = SgldConfig()
     return SgldConfig(
         temperature=1.0 if draws or uncertainty else best.temperature,

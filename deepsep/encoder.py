@@ -166,9 +166,12 @@ class WaveformEncoder(nn.Module):
         self.config, self.stems = config, stems
         self.squeeze = Squeeze(config.squeeze)
         cycles = -(-config.layers // config.cycle)
-        shape = (config.hidden, config.cycle, config.kernel, 1)
+        depths = [min(config.cycle, config.layers - i * config.cycle) for i in range(cycles)]
         widths = [config.squeeze, *[config.hidden] * (cycles - 1)]
-        nets = [WaveNet(width, config.hidden, *shape) for width in widths]
+        nets = [
+            WaveNet(width, config.hidden, config.hidden, depth, config.kernel, 1)
+            for width, depth in zip(widths, depths, strict=True)
+        ]
         self.body = nn.ModuleList(nets)
         self.last = nn.Conv1d(config.hidden, 2 * stems * config.squeeze, 1)
         for net in nets:

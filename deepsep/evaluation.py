@@ -20,7 +20,7 @@ import numpy as np
 
 from . import metrics
 from .baselines import Analysis, NmfDictionaries, nmf_function, oracle_gains
-from .config import default_sgld
+from .config import SgldConfig, default_sgld
 from .errors import DeepsepError, MissingExtra
 from .inference import Settings, stationary_gains
 from .loudness import Loudness
@@ -189,6 +189,7 @@ def evaluate(
     methods: Sequence[str] | None = None,
     *,
     settings: Settings | None = None,
+    from_encoder: SgldConfig | None = None,
     seconds: float | None = None,
     nmf_data: Mapping[str, Path] | None = None,
     on_progress: OnProgress | None = None,
@@ -196,8 +197,9 @@ def evaluate(
     """Scores each method on each song: SDR, SI-SDR and the median SDR.
 
     methods: names out of `METHODS`; by default `default_methods`, and nmf when nmf_data (source -> folder of
-    solo recordings) is given. settings: how to sample; its method and init are set by each method. seconds:
-    the length of an excerpt, by default whole songs.
+    solo recordings) is given. settings: how to sample; its method and init are set by each method. from_encoder:
+    how Langevin goes on from the encoder's estimate, where not as from the mixture. seconds: the length of an
+    excerpt, by default whole songs.
     Sources without a reference are separated but not scored, nor are silent references; `notes` says so.
     Raises DeepsepError for methods that cannot run, before any song is read, and as `read` does.
     """
@@ -207,7 +209,11 @@ def evaluate(
     check(chosen, model, nmf_data)
     if seconds is not None and not seconds > 0:
         raise DeepsepError(f"an excerpt must be longer than 0 s, got {seconds:g}")
-    using = settings or Settings(sgld=default_sgld(waveform=model.waveform is not None))
+    waveform = model.waveform is not None
+    using = settings or Settings(sgld=default_sgld(waveform=waveform))
+    if settings is None and from_encoder is None:
+        from_encoder = default_sgld(waveform=waveform, from_encoder=True)
+    warm = replace(using, sgld=from_encoder or using.sgld)
     results = Results(model.sources, chosen)
     steps = len(songs) * len(chosen)
     tell = on_progress or (lambda done, total, what: None)
@@ -232,7 +238,9 @@ def evaluate(
         for j, method in enumerate(chosen):
             tell(i * len(chosen) + j, steps, f"{name}: {method}")
             start = time.perf_counter()
-            stems_kct = estimate(method, analysis, model, using, dictionaries)
+            stems_kct = estimate(
+                method, analysis, model, warm if method == "encoder+sgld" else using, dictionaries
+            )
             results.took[method] = results.took.get(method, 0.0) + time.perf_counter() - start
             found = {s: stems_kct[model.sources.index(s)] for s in scored}
             results.scores.extend(score(name, method, clip, found))

@@ -67,7 +67,7 @@ def pick_device(name: str) -> str:
 def choose_method(method: str, init: str, model: Model) -> tuple[Method, Literal["mixture", "encoder"]]:
     """What `auto` means for this model, and a check of what was asked for.
 
-    The encoder wherever there is one: on every device it is both faster and better (docs/results.md).
+    The encoder wherever there is one: on every device it is faster, and for songs better (docs/results.md).
     """
     if method not in ("auto", "sgld", "encoder"):
         raise DeepsepError(f"unknown method {method!r}; choose auto, sgld or encoder")
@@ -102,7 +102,8 @@ def estimates_of(
         return grouped(gains_of(batch, model, spectrum, settings))
     last: dict[int, Tensor] = {}
     count, mean, square = 0, torch.zeros(()), torch.zeros(())
-    for chain, draw in posterior_draws(batch, model, spectrum, settings):
+    least = ENCODER_DRAWS if spread else settings.samples
+    for chain, draw in posterior_draws(batch, model, spectrum, settings, least):
         gains = grouped(draw)
         last[chain] = gains
         count, mean, square = count + 1, mean.to(gains) + gains, square.to(gains) + gains.square()
@@ -119,9 +120,9 @@ def estimates_of(
 
 
 def posterior_draws(
-    batch: Sequence[chunks.Window], model: Model, spectrum: Spectrum, settings: Settings
+    batch: Sequence[chunks.Window], model: Model, spectrum: Spectrum, settings: Settings, least: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Numbered draws of the gains (b, k, d, n): from the encoder's q, or SGLD's late iterates by chain."""
+    """Numbered draws of the gains (b, k, d, n): `least` or more from q, or SGLD's late iterates by chain."""
     planes = torch.stack([stereo_power(w.spectra, spectrum) for w in batch])
     first = [w.first for w in batch]
     if settings.method == "sgld":
@@ -133,7 +134,7 @@ def posterior_draws(
     q = model.encoder(mixture_features(planes, spectrum))
     mean = q.mean((planes[:, 0] + planes[:, 1]) / 2, spectrum)
     _, k, d, n = mean.shape
-    for number in range(max(settings.samples, ENCODER_DRAWS)):
+    for number in range(max(settings.samples, least)):
         noises = [sgld.frame_noise(settings.seed, number, f, (k, d, n))(0) for f in first]
         yield number, wiener_gains(mean + q.log_std.exp() * torch.stack(noises).to(mean), spectrum)
 
@@ -173,13 +174,10 @@ def sgld_draws(
     start = spectrum.to_x(power[:, None] * initial)
     posterior = Posterior(
         list(model.priors.values()),
-        BandLikelihood(
-            (power + spectrum.floor), spectrum.count_d * spectrum.present_d * INDEPENDENT, spectrum
-        ),
+        BandLikelihood(power + spectrum.floor, spectrum.count_d * spectrum.present_d * INDEPENDENT, spectrum),
         config.likelihood,
     )
     _, k, d, n = start.shape
-    late = config.levels * config.steps - min(config.average, config.levels * config.steps)
     for chain in range(config.chains):
         noises = [sgld.frame_noise(settings.seed, chain, f, (k, d, n)) for f in first]
 
@@ -187,7 +185,7 @@ def sgld_draws(
             return torch.stack([draw(number) for draw in noises]).to(start)
 
         for state, info in sgld.anneal(start, posterior, config, noise):
-            if state.step > late:
+            if state.step > config.burn_in:
                 gains = wiener_gains(info.denoised, spectrum, config.alpha)
                 yield chain, pooled(gains, initial, config.pool) if settings.init == "encoder" else gains
 

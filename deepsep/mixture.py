@@ -137,8 +137,9 @@ class BandLikelihood:
 class SumLikelihood:
     """m = sum_k x_k + N(0, (gamma sigma)^2): the thesis' Gaussian constraint, annealed with the noise level.
 
-    mixture_bdn: m, in the domain where sources add. gamma = 0 is exact projection, S <- S + (I - 11^T / K)(update):
-    the same formulas in their limit, in which what x lacks of m is made up for by each step and none is lost again.
+    mixture_bdn: m, in the domain where sources add. gamma = 0 is exact projection, the same formulas in their limit
+    (to a hundredth of sigma): taken at x itself, every whole step moves the sum of x onto m, and otherwise only along
+    (I - 11^T / K); taken at the denoised sources, the sum of x moves by all that those lack.
     """
 
     mixture_bdn: Tensor
@@ -146,7 +147,7 @@ class SumLikelihood:
 
     def weight(self, sigma: float) -> float:
         """1 / (gamma sigma)^2, finite where gamma is 0."""
-        return float((max(self.gamma, 1e-3) * sigma) ** -2)
+        return float((max(self.gamma, 1e-2) * sigma) ** -2)  # float32 holds the rest of the score beside it
 
     def log_prob(self, x_bkdn: Tensor, sigma: float) -> Tensor:
         """See `Likelihood`."""

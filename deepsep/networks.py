@@ -49,7 +49,9 @@ class WaveNet(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> Tensor:
-        with torch.autocast(x_bdn.device.type, torch.bfloat16, enabled=self.bf16):
+        if not self.bf16:
+            return self.stack(x_bdn, embedding_be)
+        with torch.autocast(x_bdn.device.type, torch.bfloat16):
             return self.stack(x_bdn, embedding_be).to(x_bdn.dtype)
 
     def stack(self, x_bdn: Tensor, embedding_be: Tensor) -> Tensor:

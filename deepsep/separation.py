@@ -150,7 +150,10 @@ def separate_waveform(
             waiting.append(block)
             yield np.ascontiguousarray(block, np.float32)
 
-    low = (torch.from_numpy(piece / gain).float() for piece in audio.resample_blocks(heard(), rate, own))
+    low = (
+        torch.from_numpy(piece / gain).float().to(settings.device)
+        for piece in audio.resample_blocks(heard(), rate, own)
+    )
     context = model.waveform.window // 8
     core = model.waveform.window - 2 * context
     estimates = (
@@ -159,7 +162,7 @@ def separate_waveform(
         for pair in zip(batch, window_stems(batch, model, settings), strict=True)
     )
     joined = chunks.join(estimates, core, context, context)
-    flat = ((stems.flatten(0, 1) * gain).numpy() for _, stems in joined)
+    flat = ((stems.flatten(0, 1) * gain).cpu().numpy() for _, stems in joined)
     done = 0
     for piece in audio.resample_blocks(flat, own, rate):
         ready = sum(block.shape[-1] for block in waiting)

@@ -21,13 +21,13 @@ from .model import Model
 from .posterior import Posterior
 from .priors import DefensivePrior, WaveformPrior
 
-__all__ = ["separate_samples", "window_stems"]
+__all__ = ["likeliest", "separate_samples", "window_stems"]
 
 
 def window_stems(batch: Sequence[chunks.Window], model: Model, settings: Settings) -> list[Tensor]:
     """Stems (s k, c, t) of each window (c, t), every channel on its own; none where it reaches past the signal.
 
-    Samples have a direction in time, which their mirror image has not.
+    A mirror image runs backwards in time, which priors of samples would hear.
     """
     spans = [(max(0, -window.first), window.end) for window in batch]
     stems = [w.spectra.new_zeros(settings.samples * len(model.sources), *w.spectra.shape) for w in batch]
@@ -88,7 +88,7 @@ def encoder_stems(mix_c1t: Tensor, first: Sequence[int], model: Model, settings:
     draws = []
     for number in range(settings.samples):
         noise = [sgld.frame_noise(settings.seed, number, at, shape)(0) for at in first]
-        draws.append(project(q.mean + q.log_std.exp() * torch.stack(noise), mix_c1t))
+        draws.append(project(q.mean + q.log_std.exp() * torch.stack(noise).to(q.mean), mix_c1t))
     return torch.cat(draws, 2).transpose(1, 2)
 
 
@@ -112,18 +112,21 @@ def sgld_stems(mix_c1t: Tensor, first: Sequence[int], model: Model, settings: Se
     def noise(number: int) -> Tensor:
         return torch.stack([draw(number) for draw in noises]).to(start)
 
-    late = config.levels * config.steps - min(config.average, config.levels * config.steps)
     total, count = torch.zeros_like(start), 0
     for state, info in sgld.anneal(start, posterior, config, noise):
-        if state.step > late:
+        if state.step > config.burn_in:
             total, count = total + info.denoised, count + 1
     stems = project(total / count, mixes)
     by_chain = stems.reshape(c, chains, k, t)
     if settings.samples > 1 or chains == 1:
         return by_chain
-    fit = sum(
-        (prior.log_prob(stems[:, i], config.sigma_min) for i, prior in enumerate(model.priors.values())),
-        start=torch.zeros(len(stems)),
-    )
-    best: Tensor = by_chain[torch.arange(c), fit.reshape(c, chains).argmax(1)]
-    return best[:, None]
+    return likeliest(by_chain, model, config.sigma_min)[:, None]
+
+
+def likeliest(stems_cskt: Tensor, model: Model, sigma: float) -> Tensor:
+    """The sample s of each mixture with the highest log p(s_1) + ... + log p(s_K) at a noise level: (c, k, t)."""
+    flat = stems_cskt.flatten(0, 1)
+    fits = [p.log_prob(flat[:, i, None], sigma) for i, p in enumerate(model.priors.values())]
+    fit_cs = torch.stack(fits).sum(0).reshape(stems_cskt.shape[:2])
+    best: Tensor = stems_cskt[torch.arange(len(fit_cs)), fit_cs.argmax(1).cpu()]
+    return best

@@ -26,7 +26,7 @@ from deepsep.metrics import si_sdr
 from deepsep.model import Model
 from deepsep.priors import standard_normal
 from deepsep.spectrum import Spectrum
-from deepsep.waveform import separate_samples
+from deepsep.waveform import likeliest, separate_samples
 
 HERE = Path(__file__).parent
 SIGMAS = (0.01, 0.027, 0.077, 0.129, 0.359)  # the thesis' levels
@@ -34,6 +34,7 @@ THESIS_ACCURACY = {0.01: "0.973 (clean)", 0.129: "0.286", 0.359: "0.119"}  # of 
 WINDOW = 512
 FIRST = 3000  # where in a song the window lies
 NOTES = 128  # of each wave, for the densities
+PHASES = 64  # of the exact densities' grid, where they separate
 LEVELS = (0.05, 0.129, 0.359, 1.0, 2.0, 4.0)  # of the denoising table
 
 
@@ -74,10 +75,8 @@ def train(folder: Path, steps: int, encoder_steps: int, bf16: bool) -> None:
             if not place.exists():
                 for wave in toy.WAVES:
                     copy_priors(folder / wave, place)
-        runs = [
-            ("simulated", priors, encoder_steps),
-            ("elbo", by_elbo, encoder_steps // 2),
-        ]  # the priors cost
+        # the ELBO goes through the priors, which makes a step of it twice as dear
+        runs = [("simulated", priors, encoder_steps), ("elbo", by_elbo, encoder_steps // 2)]
         left = [run for run in runs if steps_of(run[1], "encoder") < run[2]]
         list(pool.map(lambda run: encoder(*run), left))
 
@@ -219,9 +218,9 @@ def exact_model(priors: Model, phases: int) -> Model:
     return Model(priors.spectrum, own, None, {}, priors.waveform)  # type: ignore[arg-type]
 
 
-def langevin(mixes: torch.Tensor, priors: Model, init: str = "mixture", **changed: object) -> torch.Tensor:
+def langevin(mixes: torch.Tensor, priors: Model, **changed: object) -> torch.Tensor:
     """Stems (b, k, t) of one run."""
-    settings = Settings(method="sgld", init=init, sgld=replace(WAVEFORM_SGLD, **changed))  # type: ignore[arg-type]
+    settings = Settings(method="sgld", sgld=replace(WAVEFORM_SGLD, **changed))  # type: ignore[arg-type]
     return separate_samples(mixes, priors, settings)[:, 0]
 
 
@@ -234,17 +233,7 @@ def chains(
     settings = Settings(method="sgld", init=init, sgld=config, samples=count)  # type: ignore[arg-type]
     found = separate_samples(mixes, of, settings)  # (b, s, k, t)
     with torch.no_grad():
-        fit = torch.stack(
-            [
-                sum(
-                    p.log_prob(found[:, c, i][:, None], config.sigma_min)
-                    for i, p in enumerate(of.priors.values())
-                )
-                for c in range(count)
-            ],
-            1,
-        )
-    best = found[torch.arange(len(mixes)), fit.argmax(1)]
+        best = likeliest(found, of, config.sigma_min)
     return {
         "one chain": improvement(stems, found[:, 0]),
         f"the likeliest of {count}": improvement(stems, best),
@@ -256,7 +245,7 @@ def methods(folder: Path, priors: Model, count: int) -> dict:
     """Name -> a function that gives improvements, by variant where there are several."""
     found = clips(folder, count)
     stems, mixes = windows(found)
-    exact = exact_model(priors, 64)
+    exact = exact_model(priors, PHASES)
     by_elbo = model.load(folder / "elbo") if (folder / "elbo" / "encoder.safetensors").exists() else None
 
     def encoder(of: Model) -> torch.Tensor:
@@ -284,12 +273,14 @@ def methods(folder: Path, priors: Model, count: int) -> dict:
 VARIANTS: dict[str, dict] = {
     "as above, 1 chain": {},
     "from sigma 1": {"sigma_max": 1.0},
+    "down to sigma 0.2": {"sigma_min": 0.2},
     "1 step a level, not 4": {"steps": 1},
+    "8 steps a level": {"steps": 8},
     "constraint of half the width (gamma 0.5)": {"gamma": 0.5},
     "of twice the width (gamma 2)": {"gamma": 2.0},
-    "exact projection of the denoised (gamma 0)": {"gamma": 0.0},
+    "exactly, at the denoised (gamma 0)": {"gamma": 0.0},
     "constraint on the noisy x (BASIS)": {"denoise": False},
-    "exact projection of the noisy x": {"gamma": 0.0, "denoise": False},
+    "exactly, at the noisy x": {"gamma": 0.0, "denoise": False},
 }
 
 
@@ -300,7 +291,7 @@ CUTS = 64
 FRAMES = 43  # a second
 
 
-def music(folder: Path, recordings: Path, songs: Path | None, minutes: float, bf16: bool) -> None:
+def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float, bf16: bool) -> None:
     """Priors of samples on recordings/drums and on all other subfolders together; what they say of each."""
     priors = folder / "music"
     others = sorted(p for p in recordings.iterdir() if p.is_dir() and p.name != "drums")
@@ -315,7 +306,7 @@ def music(folder: Path, recordings: Path, songs: Path | None, minutes: float, bf
             )  # fmt: skip
     loaded = model.load(priors)
     for name in loaded.sources:
-        print(f"{name}: {steps_of(priors, name)} steps in {lengths[name]:g} minutes.")
+        print(f"{name}: {steps_of(priors, name)} steps, of at most {lengths[name]:g} minutes.")
     cache = priors / "training" / "cache"
     bundled = model.load(Path(deepsep_package.__file__).parent / "bundled")
     print(f"\nlog p(x), median over {CUTS} cuts of {loaded.waveform.window} samples, nats a sample\n")
@@ -326,12 +317,12 @@ def music(folder: Path, recordings: Path, songs: Path | None, minutes: float, bf
     )
     found = kept(folder / "tables" / "music-bands.json", lambda: heard(bundled, recordings, cache))
     print_heard(found, bundled.sources)
-    if songs:
+    if excerpts:
         print(
             "\nDrums against the rest, SI-SDR, the same excerpts: priors of samples, then spectral ones\n",
             flush=True,
         )
-        common = (songs, "--metric", "si_sdr", "-q")
+        common = (excerpts, "--metric", "si_sdr", "-q")
         deepsep(
             "evaluate", *common, "--priors", priors, "--methods", "mixture,stationary,sgld", "--chains", 1
         )
@@ -380,6 +371,11 @@ def kept(path: Path, make) -> dict:  # noqa: ANN001
         table = {"cpu_seconds": round(time.process_time() - began, 1), "table": table}
         path.write_text(json.dumps(table))
     return json.loads(path.read_text())["table"]
+
+
+def slug(name: str) -> str:
+    """A name as a file's."""
+    return "".join(c if c.isalnum() else "-" for c in name)
 
 
 def row(*cells: object) -> str:
@@ -462,7 +458,7 @@ def draw(folder: Path, priors: Model, found: dict) -> None:
     stems, mixes = windows(clips(folder, 1))
     runs = {
         "flows": langevin(mixes, priors),
-        "exact densities": langevin(mixes, exact_model(priors, 64)),
+        "exact densities": langevin(mixes, exact_model(priors, PHASES)),
     }
     figure = Figure(figsize=(8, 6), layout="constrained")
     for i, wave in enumerate(["mixture", *toy.WAVES]):
@@ -508,6 +504,8 @@ def main() -> None:
     priors = model.load(folder / "priors")
     steps = {wave: steps_of(folder / "priors", wave) for wave in toy.WAVES}
     print(f"Steps of training: {steps}; encoder {steps_of(folder / 'priors', 'encoder')}.\n")
+    tables = tables / "-".join(str(n) for n in (*steps.values(), steps_of(folder / "priors", "encoder")))
+    tables.mkdir(exist_ok=True)  # of these networks
     likelihoods = kept(tables / "densities.json", lambda: densities(priors))
     print("### Which prior?\n")
     print_densities(likelihoods)
@@ -521,23 +519,23 @@ def main() -> None:
         {
             ", ".join(filter(None, (name, variant))): table
             for name, run in runs.items()
-            for variant, table in kept(tables / f"method-{name.replace(' ', '-')}.json", run).items()
+            for variant, table in kept(tables / f"{slug(name)}-{options.mixtures}.json", run).items()
         }
     )
     stems, mixes = windows(clips(folder, options.mixtures))
     for title, of, place in (
-        ("exact densities", exact_model(priors, 32), "exact"),
+        ("exact densities", exact_model(priors, PHASES), "exact"),
         ("flows", priors, "flows"),
     ):
         print(f"\n### What Langevin depends on: {title}\n")
         found = {
             name: kept(
-                tables / f"{place}-{i}.json",
+                tables / f"{place}-{slug(name)}-{options.mixtures}.json",
                 lambda changed=changed, of=of: improvement(
                     stems, langevin(mixes, of, **{"chains": 1, **changed})
                 ),
             )
-            for i, (name, changed) in enumerate(VARIANTS.items())
+            for name, changed in VARIANTS.items()
         }
         print_separation(found)
     draw(folder, priors, likelihoods)

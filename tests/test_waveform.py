@@ -452,3 +452,21 @@ def test_the_spread_of_gains_is_told_apart_in_one_line():
     x = song(100, 1)
     with pytest.raises(DeepsepError, match="--samples"):
         list(separate_blocks([x], 4000, 0.1, 100, small_model(), Settings(), on_spread=print))
+
+
+def test_an_encoder_has_the_layers_that_it_was_asked_for():
+    for layers in (2, 6, 7):
+        net = WaveformEncoder(WaveformEncoderConfig(squeeze=8, hidden=6, layers=layers, cycle=6), 2)
+        assert sum(len(cycle.dilated) for cycle in net.body) == layers
+
+
+def test_an_encoders_draws_are_made_where_its_mixture_is():
+    model = small_model().to("meta")
+    found = separate_samples(torch.randn(2, 64, device="meta"), model, Settings(method="encoder", samples=2))
+    assert found.device.type == "meta" and found.shape == (2, 2, 3, 64)
+
+
+def test_what_an_encoder_has_found_is_not_drowned_in_noise():
+    warm, cold = (default_sgld(waveform=True, from_encoder=init) for init in (True, False))
+    assert warm.sigma_max < cold.sigma_max and warm.sigma_min == cold.sigma_min
+    assert default_sgld(from_encoder=True) == default_sgld()

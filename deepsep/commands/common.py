@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import WAVEFORM_SGLD, SgldConfig
+from ..config import WAVEFORM_SGLD, SgldConfig, default_sgld
 from ..errors import DeepsepError
 
 __all__ = [
@@ -50,7 +50,9 @@ OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the local ca
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 
 SGLD = SgldConfig()
+WARM = default_sgld(waveform=True, from_encoder=True)
 BY_DEFAULT = "by default {0:g}, with priors of samples {1:g}."
+OR_WARM = BY_DEFAULT[:-1] + ", and {2:g} from an encoder."
 StepsOption = Annotated[
     int | None,
     typer.Option(
@@ -60,12 +62,15 @@ StepsOption = Annotated[
 ]
 LevelsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="SGLD: noise levels; " + BY_DEFAULT.format(SGLD.levels, WAVEFORM_SGLD.levels)),
+    typer.Option(
+        min=1, help="SGLD: noise levels; " + OR_WARM.format(SGLD.levels, WAVEFORM_SGLD.levels, WARM.levels)
+    ),
 ]
 SigmaMaxOption = Annotated[
     float | None,
     typer.Option(
-        help="SGLD: first noise level; " + BY_DEFAULT.format(SGLD.sigma_max, WAVEFORM_SGLD.sigma_max)
+        help="SGLD: first noise level; "
+        + OR_WARM.format(SGLD.sigma_max, WAVEFORM_SGLD.sigma_max, WARM.sigma_max)
     ),
 ]
 SigmaMinOption = Annotated[

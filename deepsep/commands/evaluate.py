@@ -104,13 +104,16 @@ def evaluate(
     set_threads(threads)
     picked = inference.pick_device(device)
     model = models.assemble(priors, pairs(prior, "--prior"), device=picked, offline=offline)
-    config = sgld_config(default_sgld(waveform=model.waveform is not None), given)
+    waveform = model.waveform is not None
+    config = sgld_config(default_sgld(waveform=waveform), given)
+    warm = sgld_config(default_sgld(waveform=waveform, from_encoder=True), given)
     found = [song for path in songs for song in find_songs(path)]
     results = evaluation.evaluate(
         found,
         model,
         listed(methods),
         settings=inference.Settings(sgld=config, seed=seed, device=picked),
+        from_encoder=warm,
         seconds=seconds,
         nmf_data={s: Path(d) for s, d in pairs(nmf_data, "--nmf-data").items()} or None,
         on_progress=None if quiet else lambda done, total, what: say(f"[{done + 1}/{total}] {what}"),

@@ -179,7 +179,9 @@ def separate(
         waveform = model.waveform is not None
         if uncertainty and waveform:
             raise usage("--uncertainty is for spectral priors; those of samples have no gains, use --samples")
-        usual = default_sgld(draws=samples > 1, uncertainty=uncertainty, waveform=waveform)
+        usual = default_sgld(
+            draws=samples > 1, uncertainty=uncertainty, waveform=waveform, from_encoder=start == "encoder"
+        )
         sgld = sgld_config(usual, given)
         settings = inference.Settings(
             method=chosen, init=start, sgld=sgld, seed=seed, batch_size=batch_size, device=picked,
