@@ -404,6 +404,10 @@ def test_from_recordings_to_stems(command, tmp_path):
             "train-encoder", tmp_path / "data", "--priors", priors, "--objective", objective, "--steps", 3,
             "--hidden", 4, "--layers", 2, "--batch", 4, "--overwrite", "-q",
         )  # fmt: skip
+    code, _, told = command(
+        "train-encoder", tmp_path / "data", "--priors", priors, "--widths", "8,16", "--resume"
+    )
+    assert code == 2 and "--widths is of the spectral encoder" in told
     assert "domain:   waveform, 14700 Hz" in command.good("priors", "info", priors)
     mix = sf.read(tmp_path / "data" / "tones" / "a.wav")[0] + 0.1 * random.standard_normal(22050)
     sf.write(tmp_path / "mix.wav", mix, 22050, "FLOAT")
@@ -446,6 +450,14 @@ def test_flows_that_cannot_be_are_usage(command, tmp_path):
     for wrong in (["--mask", "stripes"], ["--squeeze", "x"], ["--domain", "cepstral"], ["--window", "100"]):
         code, _, told = command("train-prior", tmp_path, "--source", "a", "--domain", "waveform", *wrong)
         assert code == 2 and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "idle", [["--squeeze", "8,2"], ["--split"], ["--domain", "waveform", "--frames", "64"]], ids=" ".join
+)
+def test_an_option_of_the_other_domain_is_usage(command, tmp_path, idle):
+    code, _, told = command("train-prior", tmp_path, "--source", "a", *idle)
+    assert code == 2 and "is of" in told and told.count("\n") == 1
 
 
 def test_the_spread_of_gains_is_told_apart_in_one_line():

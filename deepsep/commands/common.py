@@ -36,6 +36,7 @@ __all__ = [
     "set_threads",
     "sgld_config",
     "stoppable",
+    "typed_options",
     "usage",
 ]
 
@@ -132,6 +133,12 @@ def sgld_config(default: SgldConfig, given: Mapping[str, Any]) -> SgldConfig:
         return replace(default, **{k: v for k, v in given.items() if v is not None})
     except DeepsepError as error:
         raise usage(str(error)) from None
+
+
+def typed_options(context: typer.Context) -> set[str]:
+    """The parameters that were given on the command line; by name, since newer typers bring a click of their own."""
+    names = ((n, getattr(context.get_parameter_source(n), "name", "")) for n in context.params)
+    return {n for n, source in names if source == "COMMANDLINE"}
 
 
 def set_threads(threads: int | None) -> None:

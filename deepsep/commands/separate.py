@@ -31,6 +31,7 @@ from .common import (
     set_threads,
     sgld_config,
     stoppable,
+    typed_options,
     usage,
 )
 from .fetch import pin
@@ -140,7 +141,7 @@ def separate(
     if quiet and verbose:
         raise usage("--quiet and --verbose exclude each other")
     replaced = pairs(prior, "--prior")
-    typed = {n for n in context.params if source_of(context, n) == "COMMANDLINE"}
+    typed = typed_options(context)
     check_idle(typed, format, bit_depth, samples)
     if method == "encoder":
         check_method(typed, method)
@@ -243,11 +244,6 @@ def check_filename(pattern: str, samples: int) -> None:
         raise usage(f"--filename: {error}") from None
     if samples > 1 and "{sample}" not in pattern:
         raise usage(f"--samples {samples} needs {{sample}} in the pattern {pattern!r}")
-
-
-def source_of(context: typer.Context, name: str) -> str:
-    """Where an option's value comes from; by name, since newer typers bring a click of their own."""
-    return getattr(context.get_parameter_source(name), "name", "")
 
 
 def check_idle(typed: set[str], format: str, bit_depth: str, samples: int) -> None:

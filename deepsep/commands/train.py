@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from .common import (
     say,
     set_threads,
     stoppable,
+    typed_options,
     usage,
 )
 
@@ -38,6 +39,9 @@ __all__ = ["contrast_priors", "train_encoder", "train_prior"]
 
 TRAIN, FLOW, NETWORK = TrainConfig(), FlowConfig(), EncoderConfig()
 WAVE, WAVE_FLOW, WAVE_NETWORK = WaveformConfig(), WaveformFlowConfig(), WaveformEncoderConfig()
+OF_SAMPLES = ("rate", "window", "level", "squeeze", "mask", "shuffle", "split", "sigma_min", "sigma_max")
+OF_BANDS_ENCODER = ("frames", "widths", "bottleneck", "deep", "workers")
+OF_SAMPLES_ENCODER = ("hidden", "layers")
 
 SoloFolders = Annotated[
     list[str],
@@ -59,6 +63,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors o
 
 
 def train_prior(
+    context: typer.Context,
     data: Annotated[
         list[Path],
         typer.Argument(
@@ -137,6 +142,10 @@ def train_prior(
     """
     if domain not in DOMAINS:
         raise usage(f"--domain {domain} is not one of {', '.join(DOMAINS)}")
+    if domain == "waveform":
+        check_idle(context, ["frames"], "is of spectral priors; --window is that of samples")
+    else:
+        check_idle(context, OF_SAMPLES, "is of priors of samples; add --domain waveform, or leave it out")
     waveform = None
     flow: FlowConfig | WaveformFlowConfig
     try:
@@ -168,6 +177,7 @@ def train_prior(
 
 
 def train_encoder(
+    context: typer.Context,
     data: SoloFolders,
     priors: Annotated[Path, typer.Option(help="Priors folder; the encoder is written into it.")],
     objective: Annotated[
@@ -225,6 +235,9 @@ def train_encoder(
         known = models.read_config(priors)
         folders = source_folders(data, known["sources"])
         if waveform := models.waveform_of(known):
+            check_idle(
+                context, OF_BANDS_ENCODER, "is of the spectral encoder, and these priors are of samples"
+            )
             status, finished = recipes.train_waveform_encoder(
                 priors, folders, config=replace(config, frames=waveform.window),
                 network=WaveformEncoderConfig(hidden=hidden, layers=layers), objective=objective,
@@ -232,6 +245,9 @@ def train_encoder(
                 on_files=display.files, on_note=display.note, on_progress=display.step,
             )  # fmt: skip
         else:
+            check_idle(
+                context, OF_SAMPLES_ENCODER, "is of encoders on samples, and these priors are spectral"
+            )
             status, finished = recipes.train_encoder(
                 priors, folders, config=config, network=network, objective=objective,
                 elbo_weight=elbo_weight, unlabelled=mixtures, workers=workers, resume=resume,
@@ -278,6 +294,14 @@ def contrast_priors(
             on_files=display.files, on_note=display.note, on_progress=display.step,
         )  # fmt: skip
     finish(status, finished, str(out), quiet)
+
+
+def check_idle(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Ends with a line and exit code 2 where one of these options was typed, which would do nothing."""
+    typed = typed_options(context)
+    for name in names:
+        if name in typed:
+            raise usage(f"--{name.replace('_', '-')} {why}")
 
 
 def numbers(text: str, option: str, example: str) -> tuple[int, ...]:
