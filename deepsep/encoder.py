@@ -19,10 +19,10 @@ from .mixture import project
 from .networks import WaveNet
 from .spectrum import Spectrum
 
-__all__ = ["Encoder", "Posterior", "WaveformEncoder", "WaveformPosterior", "mixture_features"]
+__all__ = ["BandPosterior", "Encoder", "WaveformEncoder", "WaveformPosterior", "mixture_features"]
 
 
-class Posterior(NamedTuple):
+class BandPosterior(NamedTuple):
     """q's parameters: log Wiener gains and log standard deviation of x, both (b, k, d, n)."""
 
     log_gain: Tensor
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         assert self.last.bias is not None
         self.last.bias.copy_(self.last.bias[rows])
 
-    def forward(self, features_bcdn: Tensor) -> Posterior:
+    def forward(self, features_bcdn: Tensor) -> BandPosterior:
         """Features as of `mixture_features`; the frames must be a multiple of 2 ** levels."""
         d = features_bcdn.shape[2]
         h = torch.nn.functional.pad(features_bcdn, (0, 0, 0, self.padded - d))
@@ -148,7 +148,7 @@ class Encoder(nn.Module):
             h = self.up[i](torch.cat([self.unpool[i](h), skips[i]], 1))
         out = self.last(h)[:, :, :d].to(features_bcdn.dtype)
         logits, log_std = out.unflatten(1, (2, self.stems)).unbind(1)
-        return Posterior(torch.log_softmax(logits, 1), (log_std - 1).clamp(-4, 1))
+        return BandPosterior(torch.log_softmax(logits, 1), (log_std - 1).clamp(-4, 1))
 
 
 class WaveformPosterior(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .data import Mixtures
-from .encoder import Encoder, Posterior, WaveformPosterior, mixture_features
+from .encoder import BandPosterior, Encoder, WaveformPosterior, mixture_features
 from .mixture import BandLikelihood, Likelihood, SumLikelihood, wiener_gains
 from .posterior import Prior
 from .priors import FlowPrior, WaveformPrior
@@ -93,7 +93,7 @@ def sdr_figures(sdr_bk: Tensor, **more: Tensor) -> dict[str, float]:
 
 
 def sleep_loss(
-    posterior: Posterior, m: Mixtures, spectrum: Spectrum, density_weight: float = 0.02
+    posterior: BandPosterior, m: Mixtures, spectrum: Spectrum, density_weight: float = 0.02
 ) -> tuple[Tensor, dict[str, float]]:
     """Simulated mixtures with known sources ("sleep phase" of Hinton et al. 1995, source-only supervision).
 

@@ -8,7 +8,7 @@ from conftest import shake
 
 from deepsep.config import EncoderConfig, FlowConfig, SpectrumConfig
 from deepsep.data import gram_sums, mixtures
-from deepsep.encoder import Encoder, Posterior
+from deepsep.encoder import BandPosterior, Encoder
 from deepsep.objectives import (
     bits_per_dim,
     contrast_loss,
@@ -131,7 +131,7 @@ def test_the_masked_error_by_gram_sums_is_the_error_at_full_resolution():
     m, stems_bkcfn = stereo_scene()
     k, (b, d, n) = stems_bkcfn.shape[1], m.total_bdn.shape
     log_gain = noise(b, k, d, n, seed=5).log_softmax(1)
-    posterior = Posterior(log_gain, 0.3 * noise(b, k, d, n, seed=6))
+    posterior = BandPosterior(log_gain, 0.3 * noise(b, k, d, n, seed=6))
     loss, figures = sleep_loss(posterior, m, SPECTRUM, density_weight=0.05)
 
     mix_bcfn = stems_bkcfn.sum(1)
@@ -154,7 +154,7 @@ def test_the_masked_error_by_gram_sums_is_the_error_at_full_resolution():
 def test_the_best_mask_for_a_source_alone_is_one():
     m, _ = stereo_scene(signals=4)
     alone = type(m)(m.mix_bcdn, m.total_bdn, m.total_bdn[:, None], m.total_bdn[:, None])
-    q = Posterior(torch.zeros(alone.cross_bkdn.shape), torch.zeros(alone.cross_bkdn.shape))
+    q = BandPosterior(torch.zeros(alone.cross_bkdn.shape), torch.zeros(alone.cross_bkdn.shape))
     _, figures = sleep_loss(q, alone, SPECTRUM)
     assert figures["SDR"] == pytest.approx(25, abs=0.1)  # the ceiling that the relative floor sets
 
