@@ -17,7 +17,6 @@ from . import model as folders
 from .config import TrainConfig, to_dict
 from .data import Mixtures, Note, Progress, contents, simulate
 from .errors import DeepsepError
-from .mixture import wiener_gains
 from .objectives import contrast_loss
 from .priors import FlowPrior
 from .recipes import checked, held_out_bits, prepare, run_of, tidied
@@ -74,8 +73,7 @@ def contrast_priors(
     seed = fresh_seed(rng, work / "contrast.safetensors" if resume else None)
     each = max(1, config.batch // DRAWS)
     batches = mixture_batches(banks, model.spectrum, each, config.frames, seed, workers, DRAWS)
-    means = torch.stack([prior.mean_spectrum for prior in model.priors.values()])
-    start_kd = wiener_gains(means[None, :, :, None], spectrum)[0, ..., 0]
+    start_kd = folders.stationary_gains(model, spectrum)[..., 0]
     names = {f"SDR {k}": f"SDR {s}" for k, s in enumerate(model.sources)}
 
     def loss(module: nn.Module, m: Mixtures, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:

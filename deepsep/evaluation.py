@@ -22,9 +22,9 @@ from . import metrics
 from .baselines import Analysis, NmfDictionaries, nmf_function, oracle_gains
 from .config import SgldConfig, default_sgld
 from .errors import DeepsepError, MissingExtra
-from .inference import Settings, stationary_gains
+from .inference import Settings
 from .loudness import Loudness
-from .model import Model
+from .model import Model, stationary_gains
 from .separation import separate_blocks
 from .songs import Clip, Samples, Song, read
 
@@ -211,9 +211,8 @@ def evaluate(
         raise DeepsepError(f"an excerpt must be longer than 0 s, got {seconds:g}")
     waveform = model.waveform is not None
     using = settings or Settings(sgld=default_sgld(waveform=waveform))
-    if settings is None and from_encoder is None:
-        from_encoder = default_sgld(waveform=waveform, from_encoder=True)
-    warm = replace(using, sgld=from_encoder or using.sgld)
+    usual = settings.sgld if settings else default_sgld(waveform=waveform, from_encoder=True)
+    warm = replace(using, sgld=from_encoder or usual)
     results = Results(model.sources, chosen)
     steps = len(songs) * len(chosen)
     tell = on_progress or (lambda done, total, what: None)

@@ -17,7 +17,7 @@ from .config import SgldConfig
 from .encoder import Encoder, mixture_features
 from .errors import DeepsepError
 from .mixture import BandLikelihood, wiener_gains
-from .model import Model
+from .model import Model, stationary_gains
 from .posterior import Posterior
 from .spectrum import Spectrum, stereo_power
 
@@ -27,7 +27,6 @@ __all__ = [
     "estimates_of",
     "gains_of",
     "pick_device",
-    "stationary_gains",
 ]
 
 Method = Literal["sgld", "encoder"]
@@ -144,10 +143,15 @@ def gains_of(batch: Sequence[chunks.Window], model: Model, spectrum: Spectrum, s
     """Wiener gains (b, k, d, n) of some windows."""
     planes = torch.stack([stereo_power(w.spectra, spectrum) for w in batch])
     if settings.method == "encoder":
-        assert isinstance(model.encoder, Encoder)
-        gains: Tensor = model.encoder(mixture_features(planes, spectrum)).log_gain.exp()
-        return gains
+        return encoder_gains(planes, model, spectrum)
     return sgld_gains(planes, [w.first for w in batch], model, spectrum, settings)
+
+
+def encoder_gains(planes_bcdn: Tensor, model: Model, spectrum: Spectrum) -> Tensor:
+    """Wiener gains (b, k, d, n) that q holds best."""
+    assert isinstance(model.encoder, Encoder)
+    gains: Tensor = model.encoder(mixture_features(planes_bcdn, spectrum)).log_gain.exp()
+    return gains
 
 
 def sgld_gains(
@@ -199,14 +203,6 @@ def pooled(gains: Tensor, others: Tensor, weight: float) -> Tensor:
 def initial_gains(planes_bcdn: Tensor, model: Model, spectrum: Spectrum, settings: Settings) -> Tensor:
     """Wiener gains (b, k, d, n) that a chain starts from: the encoder's, or those of the priors' mean spectra."""
     if settings.init == "encoder":
-        assert isinstance(model.encoder, Encoder)
-        gains: Tensor = model.encoder(mixture_features(planes_bcdn, spectrum)).log_gain.exp()
-        return gains
+        return encoder_gains(planes_bcdn, model, spectrum)
     stationary = stationary_gains(model, spectrum)
     return stationary.expand(len(planes_bcdn), *stationary.shape[:-1], planes_bcdn.shape[-1])
-
-
-def stationary_gains(model: Model, spectrum: Spectrum) -> Tensor:
-    """Wiener gains of the priors' mean spectra, (k, d, 1)."""
-    mean_kd = torch.stack([prior.mean_spectrum for prior in model.priors.values()])
-    return wiener_gains(mean_kd[None, :, :, None], spectrum)[0]

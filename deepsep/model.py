@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -33,8 +34,9 @@ from .config import (
 )
 from .encoder import Encoder, WaveformEncoder
 from .errors import DeepsepError
+from .mixture import wiener_gains
 from .priors import FlowPrior, WaveformPrior
-from .spectrum import band_edges
+from .spectrum import Spectrum, band_edges
 
 __all__ = [
     "FORMAT",
@@ -46,6 +48,7 @@ __all__ = [
     "read_config",
     "save_encoder",
     "save_prior",
+    "stationary_gains",
     "waveform_of",
 ]
 
@@ -75,6 +78,12 @@ class Model:
         for module in [*self.priors.values(), *([self.encoder] if self.encoder else [])]:
             module.to(device)
         return self
+
+
+def stationary_gains(model: Model, spectrum: Spectrum) -> Tensor:
+    """Wiener gains of the priors' mean spectra, (k, d, 1)."""
+    mean_kd = torch.stack([prior.mean_spectrum for prior in model.priors.values()])
+    return wiener_gains(mean_kd[None, :, :, None], spectrum)[0]
 
 
 def check_name(source: Any) -> str:

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import torch
 
-import deepsep as deepsep_package
-from deepsep import baselines, model, songs, toy
-from deepsep.config import WAVEFORM_SGLD
+from deepsep import baselines, load_priors, model, songs, toy
+from deepsep.config import WAVEFORM_SGLD, default_sgld
 from deepsep.data import SampleBank
-from deepsep.inference import Settings, stationary_gains
+from deepsep.inference import Settings
 from deepsep.metrics import si_sdr
-from deepsep.model import Model
+from deepsep.model import Model, stationary_gains
 from deepsep.priors import standard_normal
 from deepsep.spectrum import Spectrum
 from deepsep.waveform import likeliest, separate_samples
@@ -212,9 +211,9 @@ def masks(found: list[songs.Clip], priors: Model, oracle: bool) -> torch.Tensor:
     return torch.stack(estimates)
 
 
-def exact_model(priors: Model, phases: int) -> Model:
+def exact_model(priors: Model) -> Model:
     """The same with the toy's own densities for priors."""
-    own = {wave: toy.ExactPrior(wave, WINDOW, phases=phases) for wave in toy.WAVES}
+    own = {wave: toy.ExactPrior(wave, WINDOW, phases=PHASES) for wave in toy.WAVES}
     return Model(priors.spectrum, own, None, {}, priors.waveform)  # type: ignore[arg-type]
 
 
@@ -224,11 +223,9 @@ def langevin(mixes: torch.Tensor, priors: Model, **changed: object) -> torch.Ten
     return separate_samples(mixes, priors, settings)[:, 0]
 
 
-def chains(
-    mixes: torch.Tensor, of: Model, stems: torch.Tensor, init: str = "mixture", **changed: object
-) -> dict:
+def chains(mixes: torch.Tensor, of: Model, stems: torch.Tensor, init: str = "mixture") -> dict:
     """Improvements of one chain, of the likeliest of all, and of their mean."""
-    config = replace(WAVEFORM_SGLD, **changed)  # type: ignore[arg-type]
+    config = default_sgld(waveform=True, from_encoder=init == "encoder")
     count = config.chains
     settings = Settings(method="sgld", init=init, sgld=config, samples=count)  # type: ignore[arg-type]
     found = separate_samples(mixes, of, settings)  # (b, s, k, t)
@@ -245,7 +242,7 @@ def methods(folder: Path, priors: Model, count: int) -> dict:
     """Name -> a function that gives improvements, by variant where there are several."""
     found = clips(folder, count)
     stems, mixes = windows(found)
-    exact = exact_model(priors, PHASES)
+    exact = exact_model(priors)
     by_elbo = model.load(folder / "elbo") if (folder / "elbo" / "encoder.safetensors").exists() else None
 
     def encoder(of: Model) -> torch.Tensor:
@@ -256,9 +253,7 @@ def methods(folder: Path, priors: Model, count: int) -> dict:
         "stationary Wiener": lambda: {"": improvement(stems, masks(found, priors, False))},
         "Langevin, flows": lambda: chains(mixes, priors, stems),
         "encoder, simulated mixtures": lambda: {"": improvement(stems, encoder(priors))},
-        "Langevin, flows, from that encoder and sigma 0.5": lambda: chains(
-            mixes, priors, stems, "encoder", sigma_max=0.5, levels=20
-        ),
+        "Langevin, flows, from that encoder and sigma 0.5": lambda: chains(mixes, priors, stems, "encoder"),
         "encoder, ELBO alone": lambda: {"": improvement(stems, encoder(by_elbo))},
         "oracle mask": lambda: {"": improvement(stems, masks(found, priors, True))},
         "oracle posterior: Langevin, exact densities": lambda: chains(mixes, exact, stems),
@@ -308,7 +303,7 @@ def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float,
     for name in loaded.sources:
         print(f"{name}: {steps_of(priors, name)} steps, of at most {lengths[name]:g} minutes.")
     cache = priors / "training" / "cache"
-    bundled = model.load(Path(deepsep_package.__file__).parent / "bundled")
+    bundled = load_priors("bundled")
     print(f"\nlog p(x), median over {CUTS} cuts of {loaded.waveform.window} samples, nats a sample\n")
     found = kept(folder / "tables" / "music.json", lambda: heard(loaded, recordings, cache))
     print_heard(found, loaded.sources)
@@ -458,7 +453,7 @@ def draw(folder: Path, priors: Model, found: dict) -> None:
     stems, mixes = windows(clips(folder, 1))
     runs = {
         "flows": langevin(mixes, priors),
-        "exact densities": langevin(mixes, exact_model(priors, PHASES)),
+        "exact densities": langevin(mixes, exact_model(priors)),
     }
     figure = Figure(figsize=(8, 6), layout="constrained")
     for i, wave in enumerate(["mixture", *toy.WAVES]):
@@ -524,7 +519,7 @@ def main() -> None:
     )
     stems, mixes = windows(clips(folder, options.mixtures))
     for title, of, place in (
-        ("exact densities", exact_model(priors, PHASES), "exact"),
+        ("exact densities", exact_model(priors), "exact"),
         ("flows", priors, "flows"),
     ):
         print(f"\n### What Langevin depends on: {title}\n")

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -19,6 +19,7 @@ from ..errors import DeepsepError
 
 __all__ = [
     "INTERRUPTED",
+    "SGLD",
     "DeviceOption",
     "GammaOption",
     "LevelsOption",
@@ -32,6 +33,7 @@ __all__ = [
     "listed",
     "only_our_lines",
     "pairs",
+    "refuse",
     "say",
     "set_threads",
     "sgld_config",
@@ -139,6 +141,13 @@ def typed_options(context: typer.Context) -> set[str]:
     """The parameters that were given on the command line; by name, since newer typers bring a click of their own."""
     names = ((n, getattr(context.get_parameter_source(n), "name", "")) for n in context.params)
     return {n for n, source in names if source == "COMMANDLINE"}
+
+
+def refuse(typed: set[str], names: Iterable[str], why: str) -> None:
+    """Ends with a line and exit code 2 where one of these options was typed, which would do nothing."""
+    for name in names:
+        if name in typed:
+            raise usage(f"--{name.replace('_', '-')} {why}")
 
 
 def set_threads(threads: int | None) -> None:

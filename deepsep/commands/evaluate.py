@@ -7,8 +7,9 @@ from typing import Annotated, Literal, cast, get_args
 
 import typer
 
-from ..config import WAVEFORM_SGLD, SgldConfig, default_sgld
+from ..config import WAVEFORM_SGLD, default_sgld
 from .common import (
+    SGLD,
     DeviceOption,
     GammaOption,
     LevelsOption,
@@ -29,7 +30,6 @@ from .common import (
 
 __all__ = ["evaluate"]
 
-SGLD = SgldConfig()
 Metric = Literal["sdr", "si_sdr", "sdr_median"]
 
 

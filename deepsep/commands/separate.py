@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import SURE_CHAINS, WAVEFORM_SGLD, SgldConfig, default_sgld
+from ..config import SURE_CHAINS, WAVEFORM_SGLD, default_sgld
 from ..errors import DeepsepError
 from .batch import Batch, from_stdin
 from .common import (
+    SGLD,
     DeviceOption,
     GammaOption,
     LevelsOption,
@@ -27,6 +28,7 @@ from .common import (
     listed,
     only_our_lines,
     pairs,
+    refuse,
     say,
     set_threads,
     sgld_config,
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["separate"]
 
-SGLD = SgldConfig()
 FORMATS = ("wav", "flac", "mp3", "ogg", "stem")
 LANGEVIN = ("init", "steps", "levels", "sigma_max", "sigma_min", "gamma", "temperature", "chains")
 MOST_SAMPLES = 32  # each holds a file open for every stem
@@ -266,12 +267,8 @@ def check_idle(typed: set[str], format: str, bit_depth: str, samples: int) -> No
 
 def check_method(typed: set[str], method: str) -> None:
     """The same for the options of Langevin where the encoder separates."""
-    if found := [name for name in LANGEVIN if name in typed]:
-        option = "--" + found[0].replace("_", "-")
-        way = (
-            "use --method sgld" if method == "encoder" else "these priors have an encoder; add --method sgld"
-        )
-        raise usage(f"{option} is of Langevin and does nothing here; {way}")
+    way = "use --method sgld" if method == "encoder" else "these priors have an encoder; add --method sgld"
+    refuse(typed, LANGEVIN, f"is of Langevin and does nothing here; {way}")
 
 
 def slug(priors: str) -> str:

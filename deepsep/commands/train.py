@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from .common import (
     ThreadsOption,
     listed,
     only_our_lines,
+    refuse,
     say,
     set_threads,
     stoppable,
@@ -142,10 +143,11 @@ def train_prior(
     """
     if domain not in DOMAINS:
         raise usage(f"--domain {domain} is not one of {', '.join(DOMAINS)}")
+    typed = typed_options(context)
     if domain == "waveform":
-        check_idle(context, ["frames"], "is of spectral priors; --window is that of samples")
+        refuse(typed, ["frames"], "is of spectral priors; --window is that of samples")
     else:
-        check_idle(context, OF_SAMPLES, "is of priors of samples; add --domain waveform, or leave it out")
+        refuse(typed, OF_SAMPLES, "is of priors of samples; add --domain waveform, or leave it out")
     waveform = None
     flow: FlowConfig | WaveformFlowConfig
     try:
@@ -234,10 +236,9 @@ def train_encoder(
         set_threads(threads)
         known = models.read_config(priors)
         folders = source_folders(data, known["sources"])
+        typed = typed_options(context)
         if waveform := models.waveform_of(known):
-            check_idle(
-                context, OF_BANDS_ENCODER, "is of the spectral encoder, and these priors are of samples"
-            )
+            refuse(typed, OF_BANDS_ENCODER, "is of the spectral encoder, and these priors are of samples")
             status, finished = recipes.train_waveform_encoder(
                 priors, folders, config=replace(config, frames=waveform.window),
                 network=WaveformEncoderConfig(hidden=hidden, layers=layers), objective=objective,
@@ -245,9 +246,7 @@ def train_encoder(
                 on_files=display.files, on_note=display.note, on_progress=display.step,
             )  # fmt: skip
         else:
-            check_idle(
-                context, OF_SAMPLES_ENCODER, "is of encoders on samples, and these priors are spectral"
-            )
+            refuse(typed, OF_SAMPLES_ENCODER, "is of encoders on samples, and these priors are spectral")
             status, finished = recipes.train_encoder(
                 priors, folders, config=config, network=network, objective=objective,
                 elbo_weight=elbo_weight, unlabelled=mixtures, workers=workers, resume=resume,
@@ -294,14 +293,6 @@ def contrast_priors(
             on_files=display.files, on_note=display.note, on_progress=display.step,
         )  # fmt: skip
     finish(status, finished, str(out), quiet)
-
-
-def check_idle(context: typer.Context, names: Sequence[str], why: str) -> None:
-    """Ends with a line and exit code 2 where one of these options was typed, which would do nothing."""
-    typed = typed_options(context)
-    for name in names:
-        if name in typed:
-            raise usage(f"--{name.replace('_', '-')} {why}")
 
 
 def numbers(text: str, option: str, example: str) -> tuple[int, ...]:
