@@ -1,0 +1,184 @@
+"""What the program computes stays what it was: losses of ten training steps, weights and stems at fixed seeds.
+
+The figures in golden.json were written by `python tests/test_golden.py`; run it again only for a change that is
+meant to alter results, and say so in the commit.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from deepsep import api, contrast, model, recipes
+from deepsep.config import (
+    EncoderConfig,
+    FlowConfig,
+    SgldConfig,
+    SpectrumConfig,
+    TrainConfig,
+    WaveformConfig,
+    WaveformEncoderConfig,
+    WaveformFlowConfig,
+)
+
+GOLDEN = Path(__file__).with_name("golden.json")
+RATE = 16000
+SPECTRUM = SpectrumConfig(rate=RATE, n_fft=256, single_bins=8)
+BANDS = 32
+EVERY = 997  # samples of a stem to one that is kept
+
+
+def recording(seed, pitch, seconds=6.0):
+    """Notes of a pitch that start and stop, over noise: (t, 2)."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * RATE)) / RATE
+    notes = np.sin(2 * np.pi * pitch * t * (1 + (t // 0.5 % 3) / 4)) * (0.2 + (t % 0.5 < 0.3))
+    sound = 0.2 * notes[:, None] * [1.0, 0.6] + 0.02 * rng.normal(size=(len(t), 2))
+    return sound.astype(np.float32)
+
+
+def write_data(folder):
+    """Two instruments' recordings, and a mixture of others of theirs."""
+    for source, pitch in (("low", 200), ("high", 1500)):
+        (folder / source).mkdir(parents=True)
+        for number in range(3):
+            soundfile.write(folder / source / f"{number}.wav", recording(number + pitch, pitch), RATE, "FLOAT")
+    return recording(7, 230, 3.1) + recording(8, 1400, 3.1)
+
+
+def figures_of(run, *words, **named):
+    """What a training shows after each step."""
+    seen = []
+    run(*words, **named, on_progress=lambda status: seen.append(status.figures))
+    return {key: [step[key] for step in seen if key in step] for key in seen[-1]}
+
+
+def weights_of(path):
+    """Sum and sum of squares of all weights in a file."""
+    every = torch.cat([t.double().flatten() for t in load_file(path).values() if t.is_floating_point()])
+    return [float(every.sum()), float(every.square().sum())]
+
+
+def spectral(folder, found):
+    """Trains two priors of bands, an encoder with both objectives, and their contrast."""
+    data = {s: [folder / "data" / s] for s in ("low", "high")}
+    train = TrainConfig(steps=10, batch=4, frames=32, lr=1e-3, warmup=2, save_minutes=1e9)
+    flow = FlowConfig(channels=BANDS, steps=3, hidden=8, layers=2)
+    for source in data:
+        found[f"spectral prior {source}"] = figures_of(
+            recipes.train_prior, source, data[source], folder / "bands", config=train, flow=flow,
+            spectrum_config=SPECTRUM, score_weight=0.1,
+        )  # fmt: skip
+    net = EncoderConfig(bands=BANDS, widths=(4, 8), bottleneck=4, deep=1, context=36)
+    found["spectral encoder"] = figures_of(
+        recipes.train_encoder, folder / "bands", data, config=train, network=net, workers=0
+    )
+    found["contrast"] = figures_of(
+        contrast.contrast_priors, folder / "bands", data, folder / "sharper", config=train, workers=0
+    )
+    for place in ("bands/low", "bands/high", "bands/encoder", "sharper/low", "sharper/high"):
+        found[f"weights {place}"] = weights_of(folder / f"{place}.safetensors")
+    return folder / "bands"
+
+
+def waveform(folder, found):
+    """Trains two priors of samples and their encoder with both objectives."""
+    data = {s: [folder / "data" / s] for s in ("low", "high")}
+    train = TrainConfig(steps=10, batch=4, frames=512, lr=1e-3, warmup=2, save_minutes=1e9)
+    flow = WaveformFlowConfig(squeeze=(8, 2), flows=2, hidden=8, layers=2, mask="alternate", bands=BANDS)
+    for source in data:
+        found[f"waveform prior {source}"] = figures_of(
+            recipes.train_prior, source, data[source], folder / "samples", config=train, flow=flow,
+            spectrum_config=SPECTRUM, waveform=WaveformConfig(rate=8000), score_weight=0.1,
+        )  # fmt: skip
+    net = WaveformEncoderConfig(squeeze=8, hidden=8, layers=3, cycle=2)
+    found["waveform encoder"] = figures_of(
+        recipes.train_waveform_encoder, folder / "samples", data, config=train, network=net
+    )
+    for name in ("low", "high", "encoder"):
+        found[f"weights samples/{name}"] = weights_of(folder / "samples" / f"{name}.safetensors")
+    return folder / "samples"
+
+
+def shaken(folder):
+    """The same with every weight moved a little, so that ten steps' networks say something."""
+    rng = torch.Generator().manual_seed(3)
+    loaded = model.assemble(str(folder))
+    for module in (*loaded.priors.values(), loaded.encoder):
+        for weight in module.parameters():
+            weight += 0.02 * torch.randn(weight.shape, generator=rng)
+    return loaded
+
+
+def kept(stems):
+    """Every so many samples of each stem."""
+    return {name: stem[..., ::EVERY].flatten().tolist() for name, stem in stems.items()}
+
+
+def compute(folder):
+    """All figures."""
+    found = {}
+    mix = write_data(folder / "data").T
+    warm = {"method": "sgld", "init": "encoder", "device": "cpu", "seed": 5}
+    bands = shaken(spectral(folder, found))
+    common = {"priors": bands, "device": "cpu", "seed": 5}
+    found["bands encoder"] = kept(api.separate(mix, RATE, **common, method="encoder"))
+    found["bands sgld"] = kept(api.separate(mix, RATE, **common, method="sgld", init="mixture"))
+    found["bands warm"] = kept(api.separate(mix, RATE, **{**common, **warm}))
+    found["bands sgld draws"] = kept(api.separate(mix, RATE, **common, method="sgld", draws=2))
+    found["bands encoder draws"] = kept(api.separate(mix, RATE, **common, method="encoder", draws=2))
+    for method in ("encoder", "sgld"):
+        heard = []
+        stems = api.separate(mix, RATE, **common, method=method, on_uncertainty=heard.append)
+        found[f"bands {method} unsure"] = kept(stems)
+        found[f"bands {method} spread"] = (heard[0].std_kdn[..., ::29] ** 2).flatten().tolist()
+    samples = shaken(waveform(folder, found))
+    common["priors"] = samples
+    fast = SgldConfig(
+        levels=4, steps=2, sigma_max=1.0, sigma_min=0.1, chains=2, average=2, temperature=0.5,
+        largest_move=None, largest_in_sigma=6.0,
+    )  # fmt: skip
+    found["samples encoder"] = kept(api.separate(mix, RATE, **common, method="encoder"))
+    found["samples sgld"] = kept(api.separate(mix, RATE, **common, method="sgld", init="mixture", sgld=fast))
+    found["samples warm"] = kept(api.separate(mix, RATE, **{**common, **warm}, sgld=fast))
+    found["samples sgld draws"] = kept(api.separate(mix, RATE, **common, method="sgld", draws=2, sgld=fast))
+    found["samples encoder draws"] = kept(api.separate(mix, RATE, **common, method="encoder", draws=2))
+    return found
+
+
+def flat(tree, name=""):
+    """Path -> array of every list of numbers."""
+    if isinstance(tree, dict):
+        return {k: v for key, part in tree.items() for k, v in flat(part, f"{name}/{key}").items()}
+    return {name: np.array(tree)}
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory):
+    return flat(compute(tmp_path_factory.mktemp("golden")))
+
+
+KNOWN = flat(json.loads(GOLDEN.read_text())) if GOLDEN.exists() else {}
+
+
+def test_nothing_is_missing_or_new(computed):
+    assert computed.keys() == KNOWN.keys()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_it_is_what_it_was(name, computed):
+    scale = max(1.0, np.abs(KNOWN[name]).max())
+    assert np.abs(computed[name] - KNOWN[name]).max() < 1e-5 * scale
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        GOLDEN.write_text(json.dumps(compute(Path(folder)), indent=0) + "\n")
+    sys.exit(0)
