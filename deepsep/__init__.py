@@ -17,8 +17,8 @@ from .errors import DeepsepError, MissingExtra
 if TYPE_CHECKING:
     from .api import load_priors, separate
     from .config import SgldConfig
-    from .model import Model
-    from .uncertainty import Uncertainty
+    from .models.folder import Model
+    from .spectral.uncertainty import Uncertainty
 
 __version__ = "0.1.0"
 
@@ -37,8 +37,8 @@ LAZY = {
     "separate": ".api",
     "load_priors": ".api",
     "SgldConfig": ".config",
-    "Model": ".model",
-    "Uncertainty": ".uncertainty",
+    "Model": ".models.folder",
+    "Uncertainty": ".spectral.uncertainty",
 }
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import hub
-from . import model as models
-from .audio import MAX_CHANNELS
+from .audio.files import MAX_CHANNELS
+from .audio.loudness import Loudness
 from .config import SgldConfig, default_sgld
 from .errors import DeepsepError
-from .inference import Settings, choose_method, pick_device
-from .loudness import Loudness
-from .model import Model
+from .models import folder as models
+from .models import hub
+from .models.folder import Model
 from .separation import separate_blocks
-from .uncertainty import SpreadMap, Uncertainty
+from .spectral.infer import Settings, choose_method, pick_device
+from .spectral.uncertainty import SpreadMap, Uncertainty
 
 __all__ = ["load_priors", "separate"]
 

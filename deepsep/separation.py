@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import audio, chunks
-from .encoder import Encoder
+from .audio import files as audio
 from .errors import DeepsepError
-from .inference import Settings, estimates_of
-from .mixture import project
-from .model import Model
-from .spectrum import Spectrum
-from .waveform import window_stems
+from .inference import chunks
+from .inference.mixture import project
+from .models.folder import Model
+from .spectral.encoder import Encoder
+from .spectral.infer import Settings, estimates_of
+from .spectral.spectrum import Spectrum
+from .waveform.infer import window_stems
 
 __all__ = ["separate_blocks"]
 

@@ -7,10 +7,10 @@ from cli_fixtures import FOUR
 from tiny import Commands, folder_of
 
 from deepsep.config import EncoderConfig, FlowConfig, SpectrumConfig
-from deepsep.encoder import Encoder
-from deepsep.model import Model
-from deepsep.priors import FlowPrior
-from deepsep.spectrum import Spectrum
+from deepsep.flows.flow import FlowPrior
+from deepsep.models.folder import Model
+from deepsep.spectral.encoder import Encoder
+from deepsep.spectral.spectrum import Spectrum
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("deepsep", deadline=None, max_examples=30, derandomize=True)

@@ -7,7 +7,7 @@ from hub_server import HubServer, Repo
 from tiny import SPECTRUM, files_of, folder_of, point_client
 
 import deepsep
-from deepsep import hub
+from deepsep.models import hub
 
 RATE = 22050
 QUICK = deepsep.SgldConfig(levels=2, steps=1, average=2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from deepsep import audio
+from deepsep.audio import files as audio
 from deepsep.errors import DeepsepError, MissingExtra
 
 RATE = 44100

@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import shake
 
-from deepsep.bijectors import ActNorm, BandCoupling, FrameCoupling, InvertibleConv, Whitening
 from deepsep.config import FlowConfig
-from deepsep.networks import NoiseEmbedding
-from deepsep.priors import FlowPrior
+from deepsep.flows.bijectors import ActNorm, BandCoupling, FrameCoupling, InvertibleConv, Whitening
+from deepsep.flows.flow import FlowPrior
+from deepsep.flows.networks import NoiseEmbedding
 
 EMBEDDING = 5
 NETWORK = dict(hidden=6, layers=2, kernel=3, embedding=EMBEDDING, bound=2.0)

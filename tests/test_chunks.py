@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepsep.chunks import Window, batched, join, windows
+from deepsep.inference.chunks import Window, batched, join, windows
 
 
 @st.composite

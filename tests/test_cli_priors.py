@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import files_of, folder_of, point_client
 
-from deepsep import card, hub, model
-from deepsep.commands.fetch import Downloads, fetch, pin, size_of
+from deepsep.cli.fetch import Downloads, fetch, pin, size_of
+from deepsep.models import card, hub
+from deepsep.models import folder as model
 
 NAME = "ana/band"
 

@@ -5,10 +5,10 @@ import torch
 from hub_server import HubServer, Repo
 from tiny import SPECTRUM, Commands, files_of, folder_of, point_client, tiny_prior
 
-from deepsep import sonify
+from deepsep.audio.loudness import Loudness
 from deepsep.errors import DeepsepError
-from deepsep.loudness import Loudness
-from deepsep.spectrum import Spectrum
+from deepsep.spectral import sonify
+from deepsep.spectral.spectrum import Spectrum
 
 
 @pytest.fixture(scope="module")

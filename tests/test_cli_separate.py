@@ -16,12 +16,15 @@ import soundfile as sf
 import stempeg
 import torch
 from cli_fixtures import FOUR, RATE, noise, program, read, record, tree
+from deepsep.cli import batch as batches
 from tiny import folder_of
 
-from deepsep import __version__, audio, hub, ni_stem
-from deepsep.commands import batch as batches
+from deepsep import __version__
+from deepsep.audio import files as audio
+from deepsep.audio.tags import Tags, read_tags, write_tags
 from deepsep.errors import DeepsepError
-from deepsep.tags import Tags, read_tags, write_tags
+from deepsep.models import hub
+from deepsep.output import ni_stem
 
 SHORT = ("--method", "sgld", "--levels", "2", "--steps", "2")
 
@@ -309,7 +312,7 @@ def test_json_tells_what_failed(deepsep, priors):
 
 
 def test_the_model_is_loaded_once(separate, monkeypatch):
-    from deepsep import model
+    from deepsep.models import folder as model
 
     seen = []
     load = model.assemble

@@ -15,9 +15,10 @@ from cli_fixtures import program, record, tree
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from deepsep import metrics, training
-from deepsep.cli import app
+from deepsep.cli.app import app
 from deepsep.errors import DeepsepError
+from deepsep.evaluation import metrics
+from deepsep.training import loop as training
 
 RATE = 44100
 FLOW = ["--flow-steps", 2, "--hidden", 16, "--frames", 32, "--batch", 8]

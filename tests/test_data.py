@@ -8,8 +8,10 @@ import pytest
 import soundfile as sf
 import torch
 
+from deepsep.audio.loudness import Loudness, gated_rms
 from deepsep.config import SpectrumConfig
-from deepsep.data import (
+from deepsep.errors import DeepsepError
+from deepsep.recordings.banks import (
     SPEEDS,
     PowerBank,
     SampleBank,
@@ -22,9 +24,7 @@ from deepsep.data import (
     simulate,
     stretch,
 )
-from deepsep.errors import DeepsepError
-from deepsep.loudness import Loudness, gated_rms
-from deepsep.spectrum import Spectrum
+from deepsep.spectral.spectrum import Spectrum
 
 RATE = 8000
 SPECTRUM = Spectrum(SpectrumConfig(rate=RATE, n_fft=64, single_bins=4))
@@ -222,7 +222,7 @@ def test_simulated_mixtures_are_possible_and_repeat_with_their_seed(folders, tmp
 def test_stretches_that_are_mixed_anew_are_other_mixtures(folders, tmp_path, monkeypatch):
     monkeypatch.setattr("deepsep.data.REPLAYED", 1)
     banks = [build(SampleBank, [folder], tmp_path / "cache") for folder in folders]
-    monkeypatch.setattr("deepsep.data.stretch", heard := Counting(stretch))
+    monkeypatch.setattr("deepsep.recordings.banks.stretch", heard := Counting(stretch))
     rng = torch.Generator().manual_seed(0)
     batches = simulate(banks, SPECTRUM, frames=24, batch=2, rng=rng, extra=0)
     drawn = [next(batches).total_bdn for _ in range(20)]

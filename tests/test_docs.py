@@ -12,10 +12,11 @@ import soundfile
 import typer
 from tiny import folder_of
 
-from deepsep import cli, hub
+from deepsep import cli
+from deepsep.models import hub
 
 DOCS = Path(__file__).parents[1] / "docs"
-SPEC = importlib.util.spec_from_file_location("make_cli", DOCS / "make_cli.py")
+SPEC = importlib.util.spec_from_file_location("make_cli", DOCS.parent / "scripts" / "make_cli.py")
 make_cli = importlib.util.module_from_spec(SPEC)
 sys.modules["make_cli"] = make_cli
 SPEC.loader.exec_module(make_cli)
@@ -28,7 +29,7 @@ def examples(command):
 
 
 def test_the_page_of_commands_is_up_to_date():
-    assert (DOCS / "cli.md").read_text(encoding="utf-8") == make_cli.page(), "run python docs/make_cli.py"
+    assert (DOCS / "cli.md").read_text(encoding="utf-8") == make_cli.page(), "run python scripts/make_cli.py"
 
 
 def test_check_notices_a_page_that_fell_behind(tmp_path, monkeypatch, capsys):
@@ -38,7 +39,7 @@ def test_check_notices_a_page_that_fell_behind(tmp_path, monkeypatch, capsys):
     assert make_cli.main(check=True) == 0
     make_cli.PAGE.write_text(make_cli.page() + "more\n", encoding="utf-8")
     assert make_cli.main(check=True) == 1
-    assert "run python docs/make_cli.py" in capsys.readouterr().err
+    assert "run python scripts/make_cli.py" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -5,9 +5,9 @@ import torch
 from conftest import shake
 
 from deepsep.config import EncoderConfig, SpectrumConfig
-from deepsep.encoder import Encoder, mixture_features
 from deepsep.errors import DeepsepError
-from deepsep.spectrum import Spectrum, stereo_power
+from deepsep.spectral.encoder import Encoder, mixture_features
+from deepsep.spectral.spectrum import Spectrum, stereo_power
 
 SPECTRUM = Spectrum(SpectrumConfig(rate=16000, n_fft=256, single_bins=8))
 

@@ -10,16 +10,17 @@ import pytest
 import soundfile as sf
 import torch
 
-from deepsep import baselines, evaluation, metrics, songs
+from deepsep.audio.loudness import Loudness
 from deepsep.config import EncoderConfig, FlowConfig, SgldConfig, SpectrumConfig
-from deepsep.encoder import Encoder
 from deepsep.errors import DeepsepError
-from deepsep.inference import Settings
-from deepsep.loudness import Loudness
-from deepsep.model import Model
-from deepsep.priors import FlowPrior
+from deepsep.evaluation import baselines, metrics, songs
+from deepsep.evaluation import results as evaluation
+from deepsep.flows.flow import FlowPrior
+from deepsep.models.folder import Model
 from deepsep.separation import separate_blocks
-from deepsep.spectrum import Spectrum
+from deepsep.spectral.encoder import Encoder
+from deepsep.spectral.infer import Settings
+from deepsep.spectral.spectrum import Spectrum
 
 RATE = 8000
 SPECTRUM = SpectrumConfig(rate=RATE, n_fft=256, single_bins=16)

@@ -15,7 +15,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from deepsep import api, contrast, model, recipes
+from deepsep import api
 from deepsep.config import (
     EncoderConfig,
     FlowConfig,
@@ -26,6 +26,9 @@ from deepsep.config import (
     WaveformEncoderConfig,
     WaveformFlowConfig,
 )
+from deepsep.models import folder as model
+from deepsep.training import contrast
+from deepsep.training import runs as recipes
 
 GOLDEN = Path(__file__).with_name("golden.json")
 RATE = 16000
@@ -48,7 +51,9 @@ def write_data(folder):
     for source, pitch in (("low", 200), ("high", 1500)):
         (folder / source).mkdir(parents=True)
         for number in range(3):
-            soundfile.write(folder / source / f"{number}.wav", recording(number + pitch, pitch), RATE, "FLOAT")
+            soundfile.write(
+                folder / source / f"{number}.wav", recording(number + pitch, pitch), RATE, "FLOAT"
+            )
     return recording(7, 230, 3.1) + recording(8, 1400, 3.1)
 
 

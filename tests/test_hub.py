@@ -11,8 +11,8 @@ import pytest
 from hub_server import Fault, HubServer, Repo
 from huggingface_hub import constants, file_download
 
-from deepsep import hub
 from deepsep.errors import DeepsepError
+from deepsep.models import hub
 
 NAME = "ana/band"
 VOCALS = b"vocals " * 20_000

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from deepsep import metrics
+from deepsep.evaluation import metrics
 
 
 @pytest.fixture

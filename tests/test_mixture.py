@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from deepsep.config import SpectrumConfig
-from deepsep.mixture import BandLikelihood, SumLikelihood, mix, project, wiener_gains
-from deepsep.posterior import Posterior
-from deepsep.spectrum import Spectrum
+from deepsep.inference.mixture import BandLikelihood, SumLikelihood, mix, project, wiener_gains
+from deepsep.inference.posterior import Posterior
+from deepsep.spectral.spectrum import Spectrum
 
 SPECTRUM = Spectrum(SpectrumConfig(rate=8000, n_fft=64, single_bins=4))
 

@@ -9,9 +9,9 @@ from conftest import SMALL, SOURCES, small_prior
 from safetensors.torch import load_file, save_file
 
 from deepsep.config import EncoderConfig, SpectrumConfig
-from deepsep.encoder import Encoder
 from deepsep.errors import DeepsepError
-from deepsep.model import FORMAT, assemble, digest, load, save_encoder, save_prior
+from deepsep.models.folder import FORMAT, assemble, digest, load, save_encoder, save_prior
+from deepsep.spectral.encoder import Encoder
 
 
 @pytest.fixture

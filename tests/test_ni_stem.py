@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from deepsep import audio, ni_stem
+from deepsep.audio import files as audio
+from deepsep.audio.tags import Tags, read_tags, write_tags
 from deepsep.errors import DeepsepError, MissingExtra
-from deepsep.ni_stem import NiStemWriter, add_manifest, read_manifest
-from deepsep.tags import Tags, read_tags, write_tags
+from deepsep.output import ni_stem
+from deepsep.output.ni_stem import NiStemWriter, add_manifest, read_manifest
 
 RATE = 44100
 NAMES = ["vocals", "drums", "bass", "other"]

@@ -7,9 +7,10 @@ import torch
 from conftest import shake
 
 from deepsep.config import EncoderConfig, FlowConfig, SpectrumConfig
-from deepsep.data import gram_sums, mixtures
-from deepsep.encoder import BandPosterior, Encoder
-from deepsep.objectives import (
+from deepsep.flows.flow import FlowPrior
+from deepsep.recordings.banks import gram_sums, mixtures
+from deepsep.spectral.encoder import BandPosterior, Encoder
+from deepsep.spectral.losses import (
     bits_per_dim,
     contrast_loss,
     elbo,
@@ -18,8 +19,7 @@ from deepsep.objectives import (
     sleep_loss,
     tweedie,
 )
-from deepsep.priors import FlowPrior
-from deepsep.spectrum import Spectrum, stereo_power
+from deepsep.spectral.spectrum import Spectrum, stereo_power
 
 SPECTRUM = Spectrum(SpectrumConfig(rate=8000, n_fft=64, single_bins=4))
 LOG_2PI = math.log(2 * math.pi)

@@ -7,8 +7,8 @@ import torch
 from conftest import shake
 
 from deepsep.config import FlowConfig
-from deepsep.objectives import bits_per_dim
-from deepsep.priors import FlowPrior
+from deepsep.flows.flow import FlowPrior
+from deepsep.spectral.losses import bits_per_dim
 
 
 def gaussian_prior(mean, covariance, frames=4000, **settings):

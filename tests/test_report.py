@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from deepsep import report
 from deepsep.errors import DeepsepError
-from deepsep.report import write_report
+from deepsep.output import report
+from deepsep.output.report import write_report
 
 RATE = 44100
 NAMES = ["vocals", "drums", "bass", "other"]

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from deepsep import inference, separation
-from deepsep.chunks import ALIGN
+from deepsep import separation
+from deepsep.audio.loudness import Loudness
 from deepsep.config import SgldConfig
 from deepsep.errors import DeepsepError
-from deepsep.inference import Settings, choose_method, pick_device
-from deepsep.loudness import Loudness
-from deepsep.model import Model
+from deepsep.inference.chunks import ALIGN
+from deepsep.models.folder import Model
 from deepsep.separation import separate_blocks
-from deepsep.spectrum import Spectrum, stereo_power
+from deepsep.spectral import infer as inference
+from deepsep.spectral.infer import Settings, choose_method, pick_device
+from deepsep.spectral.spectrum import Spectrum, stereo_power
 
 RATE = 16000
 QUICK = SgldConfig(levels=2, steps=2, average=2, temperature=0.0)

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from deepsep import sgld
 from deepsep.config import SgldConfig
-from deepsep.mixture import SumLikelihood, mix
-from deepsep.posterior import Posterior
+from deepsep.inference import sgld
+from deepsep.inference.mixture import SumLikelihood, mix
+from deepsep.inference.posterior import Posterior
 
 
 @dataclass

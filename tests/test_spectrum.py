@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepsep.config import SpectrumConfig
-from deepsep.spectrum import Spectrum, band_edges, fft_size
+from deepsep.spectral.spectrum import Spectrum, band_edges, fft_size
 
 DEFAULT = SpectrumConfig()
 SMALL = SpectrumConfig(rate=8000, n_fft=64, single_bins=4)

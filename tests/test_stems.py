@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from deepsep import audio, stems
+from deepsep.audio import files as audio
 from deepsep.errors import DeepsepError
-from deepsep.stems import StemWriter, check_format, plan_paths
+from deepsep.output import stems
+from deepsep.output.stems import StemWriter, check_format, plan_paths
 
 RATE = 44100
 NAMES = ["vocals", "drums", "bass", "other"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from deepsep import audio
-from deepsep.tags import Tags, read_tags, write_tags
+from deepsep.audio import files as audio
+from deepsep.audio.tags import Tags, read_tags, write_tags
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 NOISE = 0.1 * np.random.default_rng(0).standard_normal((5000, 2))

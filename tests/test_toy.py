@@ -8,7 +8,7 @@ import soundfile as sf
 import torch
 from tiny import Commands
 
-from deepsep import toy
+from deepsep.recordings import toy
 
 
 def test_waves_have_amplitude_one_and_period_one():

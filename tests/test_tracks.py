@@ -9,11 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepsep import chunks, inference, tracks, uncertainty
 from deepsep.config import SgldConfig, SpectrumConfig
 from deepsep.errors import DeepsepError
-from deepsep.inference import Settings
-from deepsep.spectrum import Spectrum
+from deepsep.inference import chunks
+from deepsep.output import tracks
+from deepsep.spectral import infer as inference
+from deepsep.spectral import uncertainty
+from deepsep.spectral.infer import Settings
+from deepsep.spectral.spectrum import Spectrum
 
 SMALL = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
 

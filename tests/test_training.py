@@ -10,7 +10,7 @@ from torch import nn
 
 from deepsep.config import TrainConfig
 from deepsep.errors import DeepsepError
-from deepsep.training import blend, train
+from deepsep.training.loop import blend, train
 
 IDENTITY = {"kind": "line", "network": {"widths": [3, 1]}}
 CONFIG = TrainConfig(steps=6, lr=0.05, warmup=2, ema=0.9)

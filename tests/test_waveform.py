@@ -11,7 +11,6 @@ import torch
 from conftest import shake
 from tiny import Commands
 
-from deepsep import model as models
 from deepsep.config import (
     WAVEFORM_SGLD,
     SpectrumConfig,
@@ -22,16 +21,17 @@ from deepsep.config import (
     from_dict,
     to_dict,
 )
-from deepsep.encoder import WaveformEncoder, WaveformPosterior
 from deepsep.errors import DeepsepError
-from deepsep.inference import Settings
-from deepsep.mixture import mix
-from deepsep.model import Model
-from deepsep.networks import WaveNet
-from deepsep.objectives import bits_per_dim, prior_loss, waveform_elbo, waveform_sleep_loss
-from deepsep.priors import DefensivePrior, WaveformPrior
+from deepsep.flows.flow import DefensivePrior, WaveformPrior
+from deepsep.flows.networks import WaveNet
+from deepsep.inference.mixture import mix
+from deepsep.models import folder as models
+from deepsep.models.folder import Model
 from deepsep.separation import separate_blocks
-from deepsep.waveform import separate_samples
+from deepsep.spectral.encoder import WaveformEncoder, WaveformPosterior
+from deepsep.spectral.infer import Settings
+from deepsep.spectral.losses import bits_per_dim, prior_loss, waveform_elbo, waveform_sleep_loss
+from deepsep.waveform.infer import separate_samples
 
 SIGMA = torch.tensor([0.2, 1.1], dtype=torch.float64)
 SHAPES = {

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants, file_download
 
-from deepsep import cli, model
+from deepsep import cli
 from deepsep.config import EncoderConfig, FlowConfig, SpectrumConfig
-from deepsep.encoder import Encoder
-from deepsep.priors import FlowPrior
-from deepsep.spectrum import Spectrum
+from deepsep.flows.flow import FlowPrior
+from deepsep.models import folder as model
+from deepsep.spectral.encoder import Encoder
+from deepsep.spectral.spectrum import Spectrum
 
 SPECTRUM = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
 BANDS = Spectrum(SPECTRUM).bands

@@ -1,0 +1,75 @@
+"""The command line: a thin skin over the library. Only it and its commands print, exit, or catch DeepsepError.
+
+torch is imported inside the commands, never for --help.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+import typer
+
+from .. import __version__
+from ..errors import DeepsepError
+from . import doctor, evaluate, priors, sample, separate, toy, train
+from .common import INTERRUPTED, say
+
+__all__ = ["app", "main"]
+
+# of whichever click this Typer runs on
+UsageError = cast(type[Any], typer.BadParameter.__mro__[1])
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Separate music into stems with generative flow priors.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(separate.separate)
+app.command("train-prior")(train.train_prior)
+app.command("train-encoder")(train.train_encoder)
+app.command("contrast-priors")(train.contrast_priors)
+app.command()(evaluate.evaluate)
+app.add_typer(priors.app, name="priors")
+app.command()(sample.sample)
+app.command()(toy.toy)
+app.command()(doctor.doctor)
+
+
+def show_version(wanted: bool) -> None:
+    """Prints the version and stops."""
+    if wanted:
+        typer.echo(f"deepsep {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Separate music into stems with generative flow priors."""
+
+
+def main() -> None:
+    """Runs the program; every mistake a user can mend is one line and exit code 1."""
+    try:
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # not in every release of Typer
+            error.show()
+            raise SystemExit(2) from None
+        command = error.ctx.command_path if error.ctx else "deepsep"
+        say(f"error: {error.format_message()} See {command} --help")
+        raise SystemExit(2) from None
+    except typer.Abort:
+        raise SystemExit(INTERRUPTED) from None
+    except DeepsepError as error:
+        say(f"error: {error}")
+        raise SystemExit(1) from None
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Many tracks on one model: progress on a terminal, a line or a table for each track, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..errors import DeepsepError
+from .common import INTERRUPTED, say
+
+if TYPE_CHECKING:
+    from ..models.folder import Model
+    from ..output.tracks import Done, Input, Job, Output
+    from ..spectral.infer import Settings
+
+__all__ = ["Batch", "from_stdin"]
+
+EVERY = 30  # seconds between lines on a long track, where no person watches
+
+
+def from_stdin(folder: Path) -> Path:
+    """What comes on stdin as a file in `folder`, since a track is read twice."""
+    if sys.stdin.isatty():
+        raise DeepsepError("- reads a track from stdin, and nothing is piped into it")
+    path = folder / "stdin" / "stdin"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        while block := sys.stdin.buffer.read(1 << 20):
+            file.write(block)
+    return path
+
+
+class Progress:
+    """Two bars on a terminal, each with the time left: this track, and all of them; now and then a line elsewhere."""
+
+    def __init__(self, seconds: Sequence[float | None], *, live: bool, lines: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        self.seconds, self.lines, self.number, self.before = seconds, lines, 0, 0.0
+        self.bars = Bars(
+            TextColumn("{task.description}", markup=False), BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(stderr=True), disable=not live, transient=True,
+        )  # fmt: skip
+        whole = sum(s for s in seconds if s) if all(seconds) else None
+        self.all = self.bars.add_task("all tracks", total=whole) if len(seconds) > 1 else None
+
+    @contextmanager
+    def track(self, name: str) -> Iterator[Any]:
+        """Within, the result hears how many seconds of this track are done."""
+        length = self.seconds[self.number]
+        task = self.bars.add_task(name, total=length)
+        began = told = time.monotonic()
+
+        def tell(seconds: float) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if self.lines and now - told >= EVERY:
+                told = now
+                say(f"{name}: {so_far(seconds, length, now - began)}")
+            self.bars.update(task, completed=seconds)
+            if self.all is not None:
+                self.bars.update(self.all, completed=self.before + seconds)
+
+        try:
+            yield tell
+        finally:
+            self.bars.remove_task(task)
+            self.number += 1
+            self.before += length or 0
+            if self.all is not None:
+                self.bars.update(self.all, completed=self.before)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is to be said about a run, and to whom."""
+
+    quiet: bool = False
+    as_json: bool = False
+    done: list[Done] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    skipped: int = 0
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a person watches."""
+        return sys.stderr.isatty() and not self.quiet
+
+    def fail(self, source: str, error: object) -> None:
+        """Says what is wrong with one track."""
+        say(f"error: {error}")
+        self.failed.append({"source": source, "error": str(error)})
+
+    def readable(self, files: Sequence[tuple[Path, str]]) -> list[Input]:
+        """The files (with what to call each) that hold audio; what is wrong with the others is said."""
+        from ..audio import files as audio
+        from ..output.tracks import Input
+
+        found = []
+        for path, label in files:
+            try:
+                info = audio.probe(path)
+                found.append(Input(path, label, info.frames / info.rate if info.frames else None))
+            except (DeepsepError, OSError, UnicodeError) as error:
+                self.fail(label, reason(error, path).replace(str(path), label))
+        return found
+
+    def run(self, jobs: Sequence[Job], model: Model, settings: Settings, out: Output) -> None:
+        """Separates every track, the rest too when one fails. Raises typer.Exit on Ctrl-C."""
+        from ..output import tracks
+
+        progress = Progress(
+            [job.seconds for job in jobs], live=self.terminal, lines=not (self.terminal or self.quiet)
+        )
+        table = self.terminal and len(jobs) > 1
+        try:
+            with progress.bars:
+                for number, job in enumerate(jobs, 1):
+                    name = Path(job.label).name
+                    with progress.track(f"{number}/{len(jobs)} {name}" if len(jobs) > 1 else name) as tell:
+                        try:
+                            result = tracks.run(job, model, settings, out, on_progress=tell)
+                        except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
+                            self.fail(
+                                job.label, reason(error, job.source).replace(str(job.source), job.label)
+                            )
+                            continue
+                    self.done.append(result)
+                    if not self.quiet and not table:
+                        say(summary(result))
+        except KeyboardInterrupt:
+            left = len(jobs) - len(self.done) - len(self.failed)
+            say(f"interrupted: {len(self.done)} of {len(jobs)} tracks are done, {left} left nothing behind")
+            if self.as_json:
+                self.tell_machine(model, interrupted=True)
+            raise typer.Exit(INTERRUPTED) from None
+        if table:
+            self.show_table()
+
+    def tell_machine(self, model: Model | None, *, interrupted: bool = False) -> None:
+        """JSON on stdout."""
+        about: dict[str, Any] = {}
+        if model is not None:
+            about = {"priors": model.info["name"], "origins": model.info["origins"], "sources": model.sources}
+        about["done"] = [
+            {
+                "source": r.source,
+                "stems": {k: str(p) for k, p in r.paths.items()},
+                **{k: str(p) for k, p in r.extras.items()},
+                "seconds": r.seconds,
+                "took": round(r.took, 3),
+                "gain_db": r.gain_db,
+                "silent": r.silent,
+                "settings": r.settings,
+            }
+            for r in self.done
+        ]
+        about |= {"failed": self.failed, "skipped": self.skipped, "interrupted": interrupted}
+        typer.echo(json.dumps(about, indent=2))
+
+    def finish(self, model: Model | None) -> None:
+        """The last word. Raises typer.Exit when a track failed."""
+        if self.as_json:
+            self.tell_machine(model)
+        elif not self.quiet and len(self.done) + len(self.failed) + self.skipped > 1:
+            say(f"{len(self.done)} done, {len(self.failed)} failed, {self.skipped} skipped")
+        elif not self.quiet and self.skipped:
+            say("nothing to do: its outputs exist")
+        if self.failed:
+            raise typer.Exit(1)
+
+    def show_table(self) -> None:
+        """What became of each track, on stderr."""
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("track", "length", "took", "result", box=None, pad_edge=False)
+        for r in self.done:
+            result = "; ".join([target_of(r), *notes_of(r)])
+            table.add_row(Text(Path(r.source).name), f"{r.seconds:.1f} s", f"{r.took:.1f} s", Text(result))
+        for row in self.failed:
+            why = row["error"].removeprefix(f"{row['source']}: ")
+            table.add_row(Text(Path(row["source"]).name), "", "", Text(f"failed: {why}", "red"))
+        Console(stderr=True).print(table)
+
+
+def so_far(seconds: float, length: float | None, took: float) -> str:
+    """How far a track is after `took` seconds of work."""
+    if not length or not seconds:
+        return f"{seconds:.0f} s done"
+    minutes, rest = divmod(round(took * max(0.0, length / seconds - 1)), 60)
+    return f"{100 * seconds / length:.0f} % of {length:.0f} s, {minutes}:{rest:02d} left"
+
+
+def reason(error: BaseException, source: Path) -> str:
+    """What went wrong with a track, in a line; raises again what no user can mend."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return f"{source}: not enough memory; try a smaller --batch-size"
+    if isinstance(error, UnicodeError):
+        return f"{source}: its name is no valid text, which a decoder needs; rename it"
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return f"{error.filename or source}: {error.strerror or error}"
+    if isinstance(error, DeepsepError):
+        return str(error)
+    raise error
+
+
+def notes_of(result: Done) -> list[str]:
+    """What a person should know of a result."""
+    notes = ["silent throughout"] if result.silent else []
+    if result.gain_db:
+        notes.append(f"all stems turned down by {-result.gain_db:.2f} dB so that none clips")
+    return notes
+
+
+def target_of(result: Done) -> str:
+    """Where the outputs are: the file, or the folder of several."""
+    paths = [*result.paths.values(), *result.extras.values()]
+    if len(paths) == 1:
+        return str(paths[0])
+    return os.path.commonpath([path.parent for path in paths]) + os.sep
+
+
+def summary(result: Done) -> str:
+    """What happened to one track, in a line."""
+    note = f" ({'; '.join(notes)})" if (notes := notes_of(result)) else ""
+    name = Path(result.source).name
+    how = f"{result.took:.1f} s ({result.settings['method']})"
+    return f"{name}: {result.seconds:.1f} s in {how} -> {target_of(result)}{note}"

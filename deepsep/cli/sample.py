@@ -1,0 +1,86 @@
+"""deepsep sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import DeepsepError
+from .common import OfflineOption, PriorsOption, ThreadsOption, say, set_threads, usage
+from .fetch import fetch, pinned_name
+
+__all__ = ["sample"]
+
+FORMATS = ("wav", "flac", "mp3", "ogg")
+
+
+def sample(
+    source: Annotated[str, typer.Option(help="The instrument, such as drums.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write: .wav, .flac, .mp3 or .ogg.")
+    ] = Path("sample.wav"),
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length.")] = 10.0,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="1 draws from the prior; less is tamer, 0 a steady average.")
+    ] = 1.0,
+    sigma: Annotated[
+        float | None, typer.Option(min=0, help="Noise level of the prior; by default its lowest.")
+    ] = None,
+    iterations: Annotated[
+        int, typer.Option(min=0, max=1000, help="Griffin-Lim steps for the phase; 0 leaves it noise.")
+    ] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same machine: same sound.")] = 0,
+    priors: PriorsOption = "bundled",
+    threads: ThreadsOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    offline: OfflineOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Hear what a prior has learned: draw from it and make the draw audible.
+
+    A prior knows how much energy each frequency band has from moment to moment, and nothing of phase, which
+    is made up here. Expect the colour and the movement of an instrument as rushing noise: no tune, no words,
+    no lasting beat. A prior of samples (train-prior --domain waveform) draws the sound itself, noise of its level
+    included. Mono, at the priors' sample rate.
+
+    Example: deepsep sample --source drums -o drums.wav
+    """
+    kind = out.suffix[1:].lower()
+    if kind not in FORMATS:
+        raise usage(f"--out {out}: the name must end in .{', .'.join(FORMATS)}")
+    if out.exists() and not overwrite:
+        raise DeepsepError(f"{out} exists; use --overwrite to replace it")
+    found = fetch(priors, offline=offline, quiet=quiet, only=[source])
+    import torch
+
+    from ..flows.flow import WaveformPrior
+    from ..models import folder as models
+    from ..output.stems import StemWriter
+    from ..spectral import sonify
+    from ..spectral.spectrum import Spectrum
+
+    set_threads(threads)
+    model = models.load(found.folder, sources=[source], encoder=False)
+    prior = model.priors[source]
+    rng = torch.Generator().manual_seed(seed)
+    rate = model.waveform.rate if model.waveform else model.spectrum.rate
+    samples = max(1, round(seconds * rate))
+    level = prior.config.sigma_min if sigma is None else sigma
+    if isinstance(prior, WaveformPrior):
+        signal = sonify.draw_samples(prior, samples, sigma=level, temperature=temperature, rng=rng)
+    else:
+        spectrum = Spectrum(model.spectrum)
+        x_dn = sonify.draw(prior, spectrum.frames(samples), sigma=level, temperature=temperature, rng=rng)
+        signal = sonify.sonify(x_dn, spectrum, samples, iterations=iterations, rng=rng)
+    sound = sonify.levelled(signal.numpy())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    place = pinned_name(found) if found.commit else Path(found.name).name
+    made = f"deepsep {__version__}, a draw from the prior of {source}, seed {seed}; priors {place}"
+    with StemWriter({source: out}, rate, 1, format=kind, frames=samples, comment=made) as writer:
+        writer.write(sound[None])
+    if not quiet:
+        silent = "; silent throughout" if not sound.any() else ""
+        say(f"{out}: {seconds:g} s of {source} from {found.name}, seed {seed}{silent}")

@@ -1,0 +1,200 @@
+"""The amortized posterior q(x_1..x_K | m): one network pass from a mixture to all its sources.
+
+Shape suffixes: b batch, k stem, c feature plane, d band, n frame, t sample.
+
+Spectral domain: q is Gaussian around ln P + log softmax_k(net(m)): the means' Wiener gains are the softmax itself, so
+the mean of q always explains the whole mixture. Time domain: Gaussian around samples that sum to the mixture.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..config import EncoderConfig, WaveformEncoderConfig
+from ..flows.bijectors import Squeeze
+from ..flows.networks import WaveNet
+from ..inference.mixture import project
+from .spectrum import Spectrum
+
+__all__ = ["BandPosterior", "Encoder", "WaveformEncoder", "WaveformPosterior", "mixture_features"]
+
+
+class BandPosterior(NamedTuple):
+    """q's parameters: log Wiener gains and log standard deviation of x, both (b, k, d, n)."""
+
+    log_gain: Tensor
+    log_std: Tensor
+
+    def mean(self, power_bdn: Tensor, spectrum: Spectrum) -> Tensor:
+        """The mean of x (b, k, d, n) for a mixture of band power (b, d, n)."""
+        return spectrum.to_x(power_bdn[:, None] * self.log_gain.exp())
+
+
+def mixture_features(mix_bcdn: Tensor, spectrum: Spectrum) -> Tensor:
+    """Band powers of left, right, mid, side (b, 4, d, n) -> planes (b, 4, d, n): x, mid/side, left/right, height.
+
+    A mixture that is not stereo has left = right and no side.
+    """
+    left, right, mid, side = mix_bcdn.unbind(1)
+    quiet = 1e-6
+    height = torch.linspace(-1, 1, mix_bcdn.shape[2], device=mix_bcdn.device)[:, None].expand_as(left)
+    return torch.stack(
+        [
+            spectrum.to_x((left + right) / 2),
+            (mid - side) / (mid + side + quiet),
+            (left - right) / (left + right + quiet),
+            height,
+        ],
+        1,
+    )
+
+
+class Dense(nn.Module):
+    """Two dense layers along the bands, the same for every channel and frame (TFC-TDF, Choi et al. 2020)."""
+
+    def __init__(self, bands: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(bands, bottleneck), nn.Linear(bottleneck, bands)
+
+    def forward(self, h_bcdn: Tensor) -> Tensor:
+        z = self.up(torch.nn.functional.silu(self.down(h_bcdn.transpose(-1, -2))))
+        out: Tensor = h_bcdn + z.transpose(-1, -2)
+        return out
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions over bands and frames, then the dense layers."""
+
+    def __init__(self, c_in: int, c_out: int, bands: int, bottleneck: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(c_in, c_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(c_out),
+            nn.SiLU(),
+            nn.Conv2d(c_out, c_out, 3, padding=(1, dilation), dilation=(1, dilation), bias=False),
+            nn.BatchNorm2d(c_out),
+            nn.SiLU(),
+        )
+        self.dense = Dense(bands, bottleneck)
+
+    def forward(self, h_bcdn: Tensor) -> Tensor:
+        h: Tensor = self.dense(self.convolutions(h_bcdn))
+        return h
+
+    @torch.no_grad()
+    def silenced(self) -> Block:
+        """Itself with nothing to say yet: the start of a residual block."""
+        last = self.convolutions[-2]
+        assert isinstance(last, nn.BatchNorm2d)
+        for parameter in (last.weight, *self.dense.up.parameters()):
+            parameter.zero_()
+        return self
+
+
+class Encoder(nn.Module):
+    """U-Net (Jansson et al. 2017) with dense layers along the bands; no state beyond `context` frames."""
+
+    def __init__(self, config: EncoderConfig, stems: int) -> None:
+        super().__init__()
+        self.config, self.stems = config, stems
+        widths, levels = config.widths, len(config.widths)
+        self.padded = -(-config.bands // 2**levels) * 2**levels
+        bands = [self.padded // 2 ** (i + 1) for i in range(levels)]
+        self.first = nn.Conv2d(4, widths[0], 4, stride=2, padding=1)
+        self.down = nn.ModuleList(
+            Block(widths[max(0, i - 1)], widths[i], bands[i], config.bottleneck, 2 if i == levels - 1 else 1)
+            for i in range(levels)
+        )
+        self.deep = nn.ModuleList(
+            Block(widths[-1], widths[-1], bands[-1], config.bottleneck, 1 + i % 2).silenced()
+            for i in range(config.deep)
+        )
+        self.pool = nn.ModuleList(nn.Conv2d(w, w, 2, stride=2, groups=w) for w in widths[:-1])
+        self.unpool = nn.ModuleList(
+            nn.ConvTranspose2d(widths[i + 1], widths[i], 2, stride=2) for i in range(levels - 1)
+        )
+        self.up = nn.ModuleList(
+            Block(2 * widths[i], widths[i], bands[i], config.bottleneck) for i in range(levels - 1)
+        )
+        self.last = nn.ConvTranspose2d(widths[0], 2 * stems, 4, stride=2, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def reorder(self, order: list[int]) -> None:
+        """Makes stem order[k] of now stem k."""
+        rows = [k + half for half in (0, self.stems) for k in order]
+        self.last.weight.copy_(self.last.weight[:, rows])
+        assert self.last.bias is not None
+        self.last.bias.copy_(self.last.bias[rows])
+
+    def forward(self, features_bcdn: Tensor) -> BandPosterior:
+        """Features as of `mixture_features`; the frames must be a multiple of 2 ** levels."""
+        d = features_bcdn.shape[2]
+        h = torch.nn.functional.pad(features_bcdn, (0, 0, 0, self.padded - d))
+        h = self.first(h.contiguous(memory_format=torch.channels_last))
+        skips = []
+        for i, block in enumerate(self.down):
+            h = block(h)
+            if i < len(self.pool):
+                skips.append(h)
+                h = self.pool[i](h)
+        for block in self.deep:
+            h = h + block(h)
+        for i in reversed(range(len(self.up))):
+            h = self.up[i](torch.cat([self.unpool[i](h), skips[i]], 1))
+        out = self.last(h)[:, :, :d].to(features_bcdn.dtype)
+        logits, log_std = out.unflatten(1, (2, self.stems)).unbind(1)
+        return BandPosterior(torch.log_softmax(logits, 1), (log_std - 1).clamp(-4, 1))
+
+
+class WaveformPosterior(NamedTuple):
+    """q's parameters on samples: mean, which sums to the mixture, and log standard deviation; both (b, k, 1, t)."""
+
+    mean: Tensor
+    log_std: Tensor
+
+
+class WaveformEncoder(nn.Module):
+    """q(s_1..s_K | m) on samples (thesis Algorithm 3): squeezed frames through cycles of a non-causal WaveNet."""
+
+    def __init__(self, config: WaveformEncoderConfig, stems: int) -> None:
+        super().__init__()
+        self.config, self.stems = config, stems
+        self.squeeze = Squeeze(config.squeeze)
+        cycles = -(-config.layers // config.cycle)
+        depths = [min(config.cycle, config.layers - i * config.cycle) for i in range(cycles)]
+        widths = [config.squeeze, *[config.hidden] * (cycles - 1)]
+        nets = [
+            WaveNet(width, config.hidden, config.hidden, depth, config.kernel, 1)
+            for width, depth in zip(widths, depths, strict=True)
+        ]
+        self.body = nn.ModuleList(nets)
+        self.last = nn.Conv1d(config.hidden, 2 * stems * config.squeeze, 1)
+        for net in nets:
+            nn.init.kaiming_uniform_(net.last.weight, a=5**0.5)  # WaveNets start at zero: right for couplings
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def reorder(self, order: list[int]) -> None:
+        """Makes stem order[k] of now stem k."""
+        for parameter in (self.last.weight, self.last.bias):
+            assert parameter is not None
+            by_stem = parameter.reshape(2, self.stems, self.config.squeeze, *parameter.shape[1:])
+            parameter.copy_(by_stem[:, order].flatten(0, 2))
+
+    def forward(self, mix_b1t: Tensor) -> WaveformPosterior:
+        """A mixture (b, 1, t), t a multiple of the squeeze."""
+        level = mix_b1t.flatten(1).square().mean(1, keepdim=True).clamp_min(1e-8).sqrt()
+        h, _ = self.squeeze(mix_b1t / level[..., None])
+        for i, net in enumerate(self.body):
+            h = net(h, level.log()) if i == 0 else h + net(h, level.log())
+        out = self.last(torch.nn.functional.silu(h))
+        planes, _ = self.squeeze.inverse(out)  # (b, 2 k, t)
+        mean, log_std = planes.reshape(len(planes), 2, self.stems, -1).unbind(1)
+        mean = project((mean * level[..., None])[:, :, None], mix_b1t)
+        return WaveformPosterior(mean, (log_std - 1).clamp(-7, 1)[:, :, None])

@@ -1,0 +1,129 @@
+"""How sure each stem is over time and frequency: the spread of its Wiener gain under the posterior, as a map.
+
+Shape suffixes: k stem, d band, n frame or column. A gain lies between 0 (none of the mixture) and 1 (all of
+it), so a standard deviation of 0 is certain and 0.5 is the most there can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..config import SpectrumConfig
+from ..errors import MissingExtra
+from .spectrum import Spectrum, band_edges
+
+__all__ = ["COLUMNS", "SpreadMap", "Uncertainty", "check_pictures", "draw", "save"]
+
+COLUMNS = 2000  # of a map at most, whatever the track's length
+PICTURE_COLUMNS = 1000
+TICKS_HZ = (200, 500, 1000, 2000, 5000, 10000)
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """Standard deviations (k, d, n) by stem; the centres of bands in Hz (d,), of columns in seconds (n,)."""
+
+    stems: list[str]
+    std_kdn: Values
+    band_hz: Values
+    time_s: Values
+
+    def by_stem(self) -> dict[str, Values]:
+        """Stem -> its map (d, n)."""
+        return dict(zip(self.stems, self.std_kdn, strict=True))
+
+
+class SpreadMap:
+    """Gathers standard deviations frame by frame; frames share columns where a track has too many of them."""
+
+    def __init__(self, config: SpectrumConfig, rate: int, samples: int, stems: Sequence[str]) -> None:
+        spectrum = Spectrum(config, rate)
+        self.stems = list(stems)
+        self.frames = spectrum.frames(samples)
+        self.columns = min(COLUMNS, self.frames)
+        self.present_d = spectrum.present_d.numpy()
+        edges = np.array(band_edges(config), np.float64)
+        self.band_hz = ((edges[:-1] + edges[1:] - 1) / 2 * rate / spectrum.n_fft)[self.present_d]
+        self.frame_s = (np.arange(self.frames) - 1) * spectrum.hop / rate  # a frame's middle
+        self.total_kdn = np.zeros((len(self.stems), int(self.present_d.sum()), self.columns))
+        self.done = 0
+
+    def hear(self, std_kdn: Tensor) -> None:
+        """Takes the next frames' standard deviations; a column's variance is the mean of its frames'."""
+        n = min(std_kdn.shape[-1], self.frames - self.done)
+        if n <= 0:
+            return
+        variance = std_kdn[..., :n].square().cpu().double().numpy()[:, self.present_d]
+        column = np.arange(self.done, self.done + n) * self.columns // self.frames
+        first = np.flatnonzero(np.diff(column, prepend=-1))
+        self.total_kdn[..., column[first]] += np.add.reduceat(variance, first, axis=-1)
+        self.done += n
+
+    def result(self) -> Uncertainty:
+        """The map; where no frame was heard (silence), it is certain."""
+        column = np.arange(self.frames) * self.columns // self.frames
+        count = np.bincount(column, minlength=self.columns)
+        return Uncertainty(
+            self.stems,
+            np.sqrt(self.total_kdn / count).astype(np.float32),
+            self.band_hz.astype(np.float32),
+            np.maximum(0, np.bincount(column, weights=self.frame_s) / count).astype(np.float32),
+        )
+
+
+def save(path: Path, found: Uncertainty) -> None:
+    """npz: `stems` (k,), `std` (k, d, n), `band_hz` (d,), `time_s` (n,)."""
+    with path.open("wb") as file:
+        np.savez_compressed(
+            file,
+            stems=np.array(found.stems),
+            std=found.std_kdn,
+            band_hz=found.band_hz,
+            time_s=found.time_s,
+        )
+
+
+def check_pictures() -> None:
+    """Raises MissingExtra unless pictures can be drawn."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtra(
+            "the picture of --uncertainty needs matplotlib; run `pipx inject deepsep matplotlib` or "
+            '`pip install "deepsep[plot]"`'
+        )
+
+
+def draw(path: Path, found: Uncertainty, title: str) -> None:
+    """A png: a map for each stem, time from left to right, bands upwards, all on one scale."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    stems, columns = len(found.stems), found.std_kdn.shape[-1]
+    figure: Any = Figure(figsize=(10, 1 + 1.9 * stems), layout="constrained")
+    FigureCanvasAgg(figure)
+    starts = np.unique(np.linspace(0, columns, min(columns, PICTURE_COLUMNS), endpoint=False).astype(int))
+    widths = np.diff(starts, append=columns)
+    axes = figure.subplots(stems, 1, sharex=True, squeeze=False)[:, 0]
+    limits = (0.0, float(found.time_s[-1]) or 1.0, -0.5, len(found.band_hz) - 0.5)
+    ticks = [hz for hz in TICKS_HZ if hz <= found.band_hz[-1]]
+    for ax, stem, std_dn in zip(axes, found.stems, found.std_kdn, strict=True):
+        image = ax.imshow(
+            np.add.reduceat(std_dn, starts, axis=-1) / widths,
+            origin="lower", aspect="auto", extent=limits, cmap="magma", vmin=0, vmax=0.5,
+        )  # fmt: skip
+        ax.set_yticks([int(np.abs(found.band_hz - hz).argmin()) for hz in ticks])
+        ax.set_yticklabels([f"{hz // 1000} k" if hz >= 1000 else str(hz) for hz in ticks])
+        ax.set_ylabel(f"{stem}\nHz", parse_math=False)
+    axes[-1].set_xlabel("seconds")
+    figure.suptitle(title.encode("utf-8", "replace").decode(), parse_math=False)
+    figure.colorbar(image, ax=list(axes), label="standard deviation of the gain (0: sure)")
+    figure.savefig(path, format="png", dpi=100)

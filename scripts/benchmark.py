@@ -1,0 +1,246 @@
+"""Prints the figures of docs/benchmarks.md: speed, memory, start-up, repeatability, batches, reports, the Hub's cache.
+
+Usage: python scripts/benchmark.py [PART...] [--long-minutes 60] [--clips 100] [--clip-seconds 10] [--methods encoder,sgld]
+
+Runs the installed `deepsep` as a user does, on music-like noise made here, and takes time and peak memory from the
+operating system. Run it on an otherwise idle machine. The part "report" needs Chromium and selenium, the part "hub"
+runs a small server of its own; neither needs a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+
+import deepsep
+
+RATE = 44100
+
+
+def song(path: Path, seconds: float) -> Path:
+    """Stereo test signal written in pieces: chords, a beat and noise; FLAC, 16 bit."""
+    random = np.random.default_rng(0)
+    with soundfile.SoundFile(path, "w", RATE, 2, "PCM_16", format="FLAC") as file:
+        for at in range(int(seconds)):
+            t = at + np.arange(RATE) / RATE
+            notes = [55, 220, 277.2, 329.6, 880 * (1 + 0.004 * np.sin(2 * np.pi * 5 * t))]
+            tones = sum(np.sin(2 * np.pi * f * t) for f in notes) / 12
+            beat = np.exp(-12 * (t * 2 % 1)) * random.standard_normal(RATE) / 4
+            file.write(np.stack([tones + beat, tones - beat * 0.5], 1))
+    return path
+
+
+class Cost(NamedTuple):
+    """Of one `deepsep` process: wall time and CPU time in seconds, peak memory in MB."""
+
+    wall: float
+    cpu: float
+    peak: float
+
+
+def run(*arguments: str, **environment: str) -> Cost:
+    """What one `deepsep` process takes."""
+    command = [sys.executable, "-m", "deepsep", *arguments]
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environment}
+    )
+    assert process.stderr is not None
+    told = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed: {told}")
+    return Cost(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def stems(folder: Path) -> np.ndarray:
+    """The stems below a folder, by name."""
+    return np.stack([soundfile.read(p, dtype="float32")[0] for p in sorted(folder.rglob("*.wav"))])
+
+
+def start_up(folder: Path, args: argparse.Namespace) -> None:
+    """How soon the program and the package are there."""
+    print(f"deepsep --help: {min(run('--help').wall for _ in range(5)):.2f} s")
+    code = "import time; t = time.perf_counter(); import deepsep; print(time.perf_counter() - t)"
+    times = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(5)]
+    print(f"import deepsep: {min(times):.3f} s")
+
+
+def speed(folder: Path, args: argparse.Namespace) -> None:
+    """A minute of stereo."""
+    minute = str(song(folder / "minute.flac", 60))
+    for method in METHODS:
+        took, _, peak = run("separate", minute, "-o", str(folder / method), "--method", method)
+        print(
+            f"60 s of 44.1 kHz stereo, {method}: {took:.1f} s, {60 / took:.1f} times real time, "
+            f"peak memory {peak:.0f} MB"
+        )
+
+
+def repeat(folder: Path, args: argparse.Namespace) -> None:
+    """What the same command gives again."""
+    short = str(song(folder / "short.flac", 20))
+    for method in METHODS:
+        outputs = []
+        for name, options in (("a", []), ("b", []), ("c", ["--batch-size", "1"])):
+            out = folder / f"{method}-{name}"
+            run("separate", short, "-o", str(out), "--method", method, "--seed", "3", *options)
+            outputs.append(stems(out))
+        print(
+            f"{method}: same seed twice differs by {np.abs(outputs[0] - outputs[1]).max():.1e}, "
+            f"batch size 1 against 2 by {np.abs(outputs[0] - outputs[2]).max():.1e}"
+        )
+
+
+def batch(folder: Path, args: argparse.Namespace) -> None:
+    """Many short files in one call against all of them as one file: CPU time, which other programs do not change."""
+    clips = folder / "clips"
+    clips.mkdir()
+    whole = song(folder / "whole.flac", args.clips * args.clip_seconds)
+    with soundfile.SoundFile(whole) as file:
+        for number in range(args.clips):
+            soundfile.write(clips / f"{number}.flac", file.read(args.clip_seconds * RATE), RATE, "PCM_16")
+    for method in args.methods.split(","):
+        cost = {}
+        for what, place in (("one", whole), ("many", clips)):
+            out = folder / what
+            cost[what] = run("separate", str(place), "-o", str(out), "--method", method)
+            shutil.rmtree(out)
+        one, many = cost["one"], cost["many"]
+        print(
+            f"{args.clips} files of {args.clip_seconds} s, {method}: {many.cpu:.1f} s of CPU time, as one file "
+            f"{one.cpu:.1f} s, {many.cpu / one.cpu:.2f} times (elapsed {many.wall / one.wall:.2f} times)"
+        )
+
+
+def report(folder: Path, args: argparse.Namespace) -> None:
+    """The page to listen on of a 4-minute song: its size, and when a browser first shows something."""
+    from selenium import webdriver
+
+    run("separate", str(song(folder / "four.flac", 240)), "-o", str(folder / "page"), "--report")
+    page = folder / "page" / "four" / "report.html"
+    print(f"report of 4 minutes, 4 stems: {page.stat().st_size / 1e6:.1f} MB")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
+    driver = webdriver.ChromeService(shutil.which("chromedriver"))
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    paints = []
+    for _ in range(3):
+        browser = webdriver.Chrome(options=options, service=driver)
+        try:
+            browser.get(page.as_uri())
+            script = "return performance.getEntriesByName('first-contentful-paint').map(e => e.startTime)"
+            until = time.monotonic() + 30
+            while not (found := browser.execute_script(script)) and time.monotonic() < until:
+                time.sleep(0.05)
+            paints.append(found[0] / 1000)
+        finally:
+            browser.quit()
+    print(
+        f"report: first contentful paint after {min(paints):.2f} to {max(paints):.2f} s in headless Chromium"
+    )
+
+
+def hub(folder: Path, args: argparse.Namespace) -> None:
+    """Requests of a first and of a second run on priors from a Hub, which is a server on this machine."""
+    import hashlib
+
+    commit, requests = "c" * 40, []
+    bundled = Path(deepsep.__file__).parent / "bundled"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            body = (bundled / self.path.rpartition("/")[2]).read_bytes()
+            self.send_response(200)
+            self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+            self.send_header("X-Repo-Commit", commit)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(folder / "hub"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }  # fmt: skip
+    path = str(song(folder / "hub.flac", 2))
+    for spec, what in ((f"org/name@{commit}", "pinned to a commit"), ("org/name", "of a branch")):
+        counts = []
+        for _ in range(2):
+            requests.clear()
+            run("separate", path, "-o", str(folder / "out"), "--overwrite", "--priors", spec, **environment)
+            counts.append(len(requests))
+        print(f"Hub priors {what}: {counts[0]} requests, then {counts[1]}")
+    server.shutdown()
+
+
+def long(folder: Path, args: argparse.Namespace) -> None:
+    """Whether memory grows with length."""
+    few = {"encoder": [], "sgld": ["--levels", "1", "--steps", "1"]}
+    for method, options in few.items():
+        peaks = []
+        for minutes in (2, args.long_minutes):
+            path = str(song(folder / "long.flac", minutes * 60))
+            took, _, peak = run(
+                "separate", path, "-o", str(folder / "long"), "-f", "flac", "--bit-depth", "16",
+                "--method", method, "--overwrite", *options,
+            )  # fmt: skip
+            peaks.append(peak)
+            print(
+                f"{minutes:g} minutes, {method} {' '.join(options)}: {took:.0f} s, peak memory {peak:.0f} MB"
+            )
+        print(f"{method}: memory grows by {100 * (peaks[1] / peaks[0] - 1):.1f} %")
+
+
+METHODS = ("encoder", "sgld")
+PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
+    "start-up": start_up, "speed": speed, "repeat": repeat, "batch": batch, "report": report, "hub": hub, "long": long,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Measures and prints, a line a figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--long-minutes", type=float, default=60)
+    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--clip-seconds", type=int, default=10)
+    parser.add_argument("--methods", default="encoder,sgld", help="of the part batch")
+    args = parser.parse_args()
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(unknown)}; choose from {', '.join(PARTS)}")
+    print(
+        f"{os.cpu_count()} CPU cores, Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f} at the start"
+    )
+    for name in args.parts or PARTS:
+        with tempfile.TemporaryDirectory() as scratch:
+            PARTS[name](Path(scratch), args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Lists recordings by what they hold: which files trained the bundled weights, and which songs they are scored on.
+
+Usage: python scripts/list_recordings.py NAME=DIR... > docs/training_recordings.txt
+
+One line a file: NAME/PATH and the start of its SHA-256. DIR is searched at any depth.
+A test compares the two lists beside this script: nothing that is scored on was trained on.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+
+from deepsep.recordings.banks import find_audio
+
+
+def main() -> None:
+    """Prints the list."""
+    for item in sys.argv[1:]:
+        name, _, folder = item.partition("=")
+        top = Path(folder)
+        for path in find_audio(top):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            print(f"{name}/{path.relative_to(top).as_posix()} {digest}")
+
+
+if __name__ == "__main__":
+    main()
