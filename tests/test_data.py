@@ -220,7 +220,7 @@ def test_simulated_mixtures_are_possible_and_repeat_with_their_seed(folders, tmp
 
 
 def test_stretches_that_are_mixed_anew_are_other_mixtures(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("deepsep.data.REPLAYED", 1)
+    monkeypatch.setattr("deepsep.recordings.banks.REPLAYED", 1)
     banks = [build(SampleBank, [folder], tmp_path / "cache") for folder in folders]
     monkeypatch.setattr("deepsep.recordings.banks.stretch", heard := Counting(stretch))
     rng = torch.Generator().manual_seed(0)
