@@ -15,30 +15,104 @@ from typing import TYPE_CHECKING, Any
 from .errors import DeepsepError, MissingExtra
 
 if TYPE_CHECKING:
-    from .api import load_priors, separate
-    from .config import SgldConfig
-    from .models.folder import Model
+    from .api import (
+        Draw,
+        contrast_priors,
+        evaluate,
+        load_priors,
+        sample_prior,
+        separate,
+        train_encoder,
+        train_prior,
+    )
+    from .config import (
+        ContrastTraining,
+        EncoderTraining,
+        PriorTraining,
+        SpectralEncoderConfig,
+        SpectralFlowConfig,
+        SpectralSgldConfig,
+        SpectrumConfig,
+        WaveformConfig,
+        WaveformEncoderConfig,
+        WaveformFlowConfig,
+        WaveformSgldConfig,
+    )
+    from .evaluation.results import Results
+    from .evaluation.run import Evaluation
+    from .inference.model import Model, ModelInfo
+    from .progress import Listener, Status, TrainResult
+    from .spectral.domain import SpectralDomain
     from .spectral.uncertainty import Uncertainty
+    from .waveform.domain import WaveformDomain
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ContrastTraining",
     "DeepsepError",
+    "Draw",
+    "EncoderTraining",
+    "Evaluation",
+    "Listener",
     "MissingExtra",
     "Model",
-    "SgldConfig",
+    "ModelInfo",
+    "PriorTraining",
+    "Results",
+    "SpectralDomain",
+    "SpectralEncoderConfig",
+    "SpectralFlowConfig",
+    "SpectralSgldConfig",
+    "SpectrumConfig",
+    "Status",
+    "TrainResult",
     "Uncertainty",
+    "WaveformConfig",
+    "WaveformDomain",
+    "WaveformEncoderConfig",
+    "WaveformFlowConfig",
+    "WaveformSgldConfig",
     "__version__",
+    "contrast_priors",
+    "evaluate",
     "load_priors",
+    "sample_prior",
     "separate",
+    "train_encoder",
+    "train_prior",
 ]
 
 LAZY = {
-    "separate": ".api",
-    "load_priors": ".api",
-    "SgldConfig": ".config",
-    "Model": ".models.folder",
+    "ContrastTraining": ".config",
+    "Draw": ".api",
+    "EncoderTraining": ".config",
+    "Evaluation": ".evaluation.run",
+    "Listener": ".progress",
+    "Model": ".inference.model",
+    "ModelInfo": ".inference.model",
+    "PriorTraining": ".config",
+    "Results": ".evaluation.results",
+    "SpectralDomain": ".spectral.domain",
+    "SpectralEncoderConfig": ".config",
+    "SpectralFlowConfig": ".config",
+    "SpectralSgldConfig": ".config",
+    "SpectrumConfig": ".config",
+    "Status": ".progress",
+    "TrainResult": ".progress",
     "Uncertainty": ".spectral.uncertainty",
+    "WaveformConfig": ".config",
+    "WaveformDomain": ".waveform.domain",
+    "WaveformEncoderConfig": ".config",
+    "WaveformFlowConfig": ".config",
+    "WaveformSgldConfig": ".config",
+    "contrast_priors": ".api",
+    "evaluate": ".api",
+    "load_priors": ".api",
+    "sample_prior": ".api",
+    "separate": ".api",
+    "train_encoder": ".api",
+    "train_prior": ".api",
 }
 
 

@@ -1,34 +1,69 @@
-"""deepsep from Python: arrays in, arrays out. Its names are those of the package: `deepsep.separate`.
+"""deepsep from Python. Its names are those of the package: `deepsep.separate`.
 
-Shape suffixes: k stem, c audio channel, t sample.
+Shape suffixes: s draw, k stem, c audio channel, t sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .audio.files import MAX_CHANNELS
-from .audio.loudness import Loudness
-from .config import SgldConfig, default_sgld
+from .audio.loudness import to_listening_level
+from .config import (
+    ContrastTraining,
+    EncoderTraining,
+    Init,
+    Method,
+    PriorTraining,
+    SgldConfig,
+    SpectralEncoderConfig,
+    SpectralFlowConfig,
+    Start,
+    WaveformEncoderConfig,
+    WaveformFlowConfig,
+)
 from .errors import DeepsepError
-from .models import folder as models
+from .evaluation import run as scoring
+from .evaluation.results import Results
+from .evaluation.songs import find_songs
+from .inference.domain import Domain, Separation
+from .inference.model import Model
+from .inference.settings import Settings, choose_method, pick_device
+from .models import folder as folders
 from .models import hub
-from .models.folder import Model
-from .separation import separate_blocks
-from .spectral.infer import Settings, choose_method, pick_device
+from .progress import Listener, TrainResult
+from .separation import measure, separate_blocks
+from .spectral.domain import SpectralDomain
 from .spectral.uncertainty import SpreadMap, Uncertainty
+from .training import contrast, encoder, prior
 
-__all__ = ["load_priors", "separate"]
+__all__ = [
+    "Draw",
+    "contrast_priors",
+    "evaluate",
+    "load_priors",
+    "sample_prior",
+    "separate",
+    "settings_for",
+    "train_encoder",
+    "train_prior",
+]
 
 BLOCK = 1 << 18  # samples that are looked at together
 
+Place = str | PathLike[str]
+
 
 def load_priors(
-    priors: str = "bundled",
+    priors: Place = "bundled",
     prior: Mapping[str, str] | None = None,
     *,
     sources: Sequence[str] | None = None,
@@ -46,23 +81,69 @@ def load_priors(
         offline: use the local cache only.
         on_progress: called with (file name, bytes so far, bytes in all) while files are downloaded.
 
-    The model's `sources` are its instruments in order; `info` holds what the priors say of themselves, such
-    as their licences, and `info["origins"]` the commit that each source came from.
+    The model's `sources` are its instruments in order; `info` says where each came from (`info.origins`) and under
+    which licence (`info.licences`).
     Raises DeepsepError for priors that are not there, do not fit together or are damaged.
+
+    >>> import deepsep
+    >>> model = deepsep.load_priors(sources=["vocals", "drums"])
+    >>> model.sources
+    ['vocals', 'drums']
+    >>> model.info.origins["drums"].priors
+    'bundled'
     """
-    chosen = pick_device(device)
-    return models.assemble(
-        str(priors), prior, sources=sources, device=chosen, offline=offline, on_progress=on_progress
+    return folders.load_model(
+        str(priors),
+        prior,
+        sources=sources,
+        device=pick_device(device),
+        offline=offline,
+        on_progress=on_progress,
     )
+
+
+def settings_for(
+    model: Model,
+    *,
+    method: Method = "auto",
+    init: Init = "auto",
+    sgld: SgldConfig | None = None,
+    draws: int | None = None,
+    uncertainty: bool = False,
+    seed: int = 0,
+    batch_size: int = 2,
+    device: str = "cpu",
+) -> Settings:
+    """Settle what "auto" and a missing `sgld` mean for a model; see `separate` for the arguments.
+
+    Raises DeepsepError for settings that this model cannot use.
+    """
+    if batch_size < 1:
+        raise DeepsepError(f"batch_size must be at least 1, got {batch_size}")
+    if draws is not None and draws < 2:
+        raise DeepsepError(f"draws must be at least 2, got {draws}; leave it out for the one best separation")
+    chosen, start = choose_method(method, init, has_encoder=model.encoder is not None)
+    if sgld is not None and chosen == "encoder":
+        raise DeepsepError('sgld has no effect on the encoder; add method="sgld", or leave it out')
+    drawn = draws is not None or uncertainty
+    if drawn and sgld is not None and sgld.temperature == 0:
+        raise DeepsepError("draws and uncertainty need a temperature above 0")
+    usual = model.domain.sgld(
+        draws=draws is not None, uncertainty=uncertainty, from_encoder=start == "encoder"
+    )
+    return Settings(
+        method=chosen, init=start, sgld=sgld or usual, seed=seed, batch_size=batch_size, device=device,
+        draws=draws or 1,
+    )  # fmt: skip
 
 
 def separate(
     samples: NDArray[Any],
     rate: int,
     *,
-    priors: str | Model = "bundled",
-    method: str = "auto",
-    init: str = "auto",
+    priors: Place | Model = "bundled",
+    method: Method = "auto",
+    init: Init = "auto",
     sgld: SgldConfig | None = None,
     draws: int | None = None,
     seed: int = 0,
@@ -76,12 +157,13 @@ def separate(
 
     Args:
         samples: floats of shape (c, t) or (t,), full scale 1.0, at most 8 channels.
-        rate: sample rate in Hz; any. Only priors of samples resample, and what that loses is shared out.
+        rate: sample rate in Hz; any. Only priors of samples resample; what that loses is shared out among the stems.
         priors: what `load_priors` gave, or what it takes; for more than one recording load them once.
         method: "sgld" (Langevin sampling under the priors), "encoder" (one pass), or "auto".
         init: where SGLD starts: "mixture", "encoder", or "auto".
-        sgld: settings of SGLD; by default those of the command line and the priors' domain, which sample the
-            posterior itself (temperature 1, in the spectral domain) for `draws` and `on_uncertainty`.
+        sgld: settings of SGLD, a SpectralSgldConfig or, for priors of samples, a WaveformSgldConfig; by default those
+            of the command line, which sample the posterior itself (temperature 1, in the spectral domain) for
+            `draws` and `on_uncertainty`.
         draws: so many plausible separations instead of one best; each stem then has an axis more, in front.
         seed: same seed, same machine, same stems.
         batch_size: windows at a time; changes memory, not the result.
@@ -92,69 +174,59 @@ def separate(
 
     Returns the stems by source, in the model's order: float32, each of the shape of `samples`, or
     (draws, *samples.shape).
-    Raises DeepsepError for samples of another shape or type, or with NaN, and as `load_priors` does.
+    Raises DeepsepError for samples of another shape or type, or with NaN, for settings that these priors cannot use,
+    and as `load_priors` does.
+
+    >>> import deepsep
+    >>> import numpy as np
+    >>> noise = 0.1 * np.random.default_rng(0).normal(size=(2, 22050))
+    >>> stems = deepsep.separate(noise, 44100)
+    >>> {name: stem.shape for name, stem in stems.items()}
+    {'vocals': (2, 22050), 'drums': (2, 22050), 'bass': (2, 22050), 'other': (2, 22050)}
+    >>> bool(np.allclose(sum(stems.values()), noise, atol=1e-6))
+    True
     """
-    mix_ct = checked(samples, rate)
-    if batch_size < 1:
-        raise DeepsepError(f"batch_size must be at least 1, got {batch_size}")
-    if draws is not None and draws < 2:
-        raise DeepsepError(f"draws must be at least 2, got {draws}; leave it out for the one best separation")
-    if (draws or on_uncertainty) and sgld and sgld.temperature == 0:
-        raise DeepsepError("draws and uncertainty need a temperature above 0")
-    picked = pick_device(device)
+    mix_ct = check_samples(samples, rate)
+    device = pick_device(device)
     if isinstance(priors, Model):
-        model = priors.to(picked)
+        model = priors.to(device)
     else:
-        model = load_priors(priors, device=picked, offline=offline)
-    chosen, start = choose_method(method, init, model)
-    config = sgld or default_sgld(
-        draws=draws is not None,
-        uncertainty=on_uncertainty is not None,
-        waveform=model.waveform is not None,
-        from_encoder=start == "encoder",
-    )
-    settings = Settings(
-        method=chosen,
-        init=start,
-        sgld=config,
-        seed=seed,
-        batch_size=batch_size,
-        device=picked,
-        samples=draws or 1,
-    )
-    total = mix_ct.shape[1]
-    loudness = Loudness()
-    for block in blocks_of(mix_ct):
-        loudness.hear(block)
+        model = load_priors(priors, device=device, offline=offline)
+    settings = settings_for(
+        model, method=method, init=init, sgld=sgld, draws=draws, uncertainty=on_uncertainty is not None, seed=seed,
+        batch_size=batch_size, device=device,
+    )  # fmt: skip
+    groups = [[k] for k in range(len(model.sources))]
+    track = measure(split(mix_ct), rate)
+    separation = Separation(track, model, settings, groups, spread=on_uncertainty is not None)
+    spread = None
+    if on_uncertainty:
+        spread = SpreadMap(model.domain.spectrum, rate, track.samples, model.sources)
 
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         if on_progress:
-            on_progress(min(1.0, done / total))
+            on_progress(min(1.0, done / track.samples))
 
-    spread = SpreadMap(model.spectrum, rate, total, model.sources) if on_uncertainty else None
-    count = draws or 1
-    stems_sct = np.zeros((count * len(model.sources), *mix_ct.shape), np.float32)
+    stems_skct = np.zeros((settings.draws, len(groups), *mix_ct.shape), np.float32)
     at = 0
     for piece in separate_blocks(
-        blocks_of(mix_ct), rate, loudness.rms, total, model, settings,
-        on_spread=spread.hear if spread else None, on_progress=tell,
-    ):  # fmt: skip
-        stems_sct[..., at : at + piece.shape[-1]] = piece
+        split(mix_ct), separation, on_spread=spread.add if spread else None, on_progress=report
+    ):
+        stems_skct[..., at : at + piece.shape[-1]] = piece
         at += piece.shape[-1]
     if spread and on_uncertainty:
         on_uncertainty(spread.result())
     shape = (draws, *samples.shape) if draws else samples.shape
-    by_source = stems_sct.reshape(count, len(model.sources), *mix_ct.shape).swapaxes(0, 1)
-    return {source: stem.reshape(shape) for source, stem in zip(model.sources, by_source, strict=True)}
+    return {source: stems_skct[:, k].reshape(shape) for k, source in enumerate(model.sources)}
 
 
-def blocks_of(mix_ct: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """A signal in pieces, so that no step holds more than it needs."""
+def split(mix_ct: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """A signal in blocks, so that no step holds more than it needs."""
     return (mix_ct[:, at : at + BLOCK] for at in range(0, mix_ct.shape[1], BLOCK))
 
 
-def checked(samples: NDArray[Any], rate: int) -> NDArray[np.float32]:
-    """Samples as float32 (c, t), or what is wrong with them and what to do."""
+def check_samples(samples: NDArray[Any], rate: int) -> NDArray[np.float32]:
+    """Samples as float32 (c, t). DeepsepError says what is wrong with them and what to do."""
     if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or rate < 1:
         raise DeepsepError(f"the sample rate must be a whole number of Hz, got {rate!r}")
     if not isinstance(samples, np.ndarray) or samples.dtype.kind != "f":
@@ -175,3 +247,198 @@ def checked(samples: NDArray[Any], rate: int) -> NDArray[np.float32]:
     if not np.isfinite(mix_ct).all():
         raise DeepsepError("samples hold NaN or infinity")
     return np.ascontiguousarray(mix_ct, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A draw from a prior: samples (1, t), full scale 1.0, and where the prior came from."""
+
+    samples: NDArray[np.float32]
+    rate: int
+    origin: str
+
+
+def sample_prior(
+    source: str,
+    *,
+    priors: Place | Model = "bundled",
+    seconds: float = 10.0,
+    temperature: float = 1.0,
+    sigma: float | None = None,
+    iterations: int = 32,
+    seed: int = 0,
+    offline: bool = False,
+) -> Draw:
+    """Draw from a prior and make the draw audible.
+
+    Args:
+        source: the instrument.
+        priors: as in `separate`.
+        seconds: length.
+        temperature: 1 draws from the prior; less is tamer, 0 a steady average.
+        sigma: noise level of the prior, by default its lowest.
+        iterations: Griffin-Lim steps for the phase that log band powers lack; 0 leaves it noise.
+        seed: same seed, same machine, same sound.
+        offline: use the local cache only.
+
+    Raises DeepsepError for an unknown source, and where the draw overflows, as it does at temperatures far above 1.
+
+    >>> import deepsep
+    >>> draw = deepsep.sample_prior("drums", seconds=0.5, iterations=2)
+    >>> draw.samples.shape, draw.rate
+    ((1, 22050), 44100)
+    """
+    if isinstance(priors, Model):
+        model, origin = priors, priors.info.name
+    else:
+        found = hub.resolve(str(priors), offline=offline, only=[source])
+        model, origin = folders.load(found.folder, sources=[source], encoder=False), found.name
+    if source not in model.priors:
+        raise DeepsepError(f"unknown source {source!r}; these priors have {', '.join(model.sources)}")
+    flow, domain = model.priors[source], model.domain
+    sound = domain.sonify(
+        flow, max(1, round(seconds * domain.rate)), sigma=flow.config.sigma_min if sigma is None else sigma,
+        temperature=temperature, iterations=iterations, rng=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    if not sound.samples.isfinite().all():
+        raise DeepsepError(f"the prior's draw overflows at temperature {temperature:g}; use one nearer to 1")
+    return Draw(to_listening_level(sound.samples[None].numpy()), sound.rate, origin)
+
+
+def evaluate(
+    songs: Place | Sequence[Place],
+    *,
+    priors: Place | Model = "bundled",
+    how: scoring.Evaluation | None = None,
+    offline: bool = False,
+    on_progress: scoring.OnProgress | None = None,
+) -> Results:
+    """Score separations of songs whose stems are known, beside baselines and the ceiling of any mask.
+
+    Args:
+        songs: folders song/{vocals,drums,...}.wav, folders of such folders, or .stem.mp4 files.
+        priors: as in `separate`.
+        how: which methods, on what excerpts; by default all that these priors allow, on whole songs.
+        offline: use the local cache only.
+        on_progress: called with (steps done, steps in all, what comes next).
+
+    Raises DeepsepError where there is no song, and for methods that cannot run.
+
+    >>> import deepsep, stempeg
+    >>> how = deepsep.Evaluation(methods=["mixture", "stationary"], seconds=2)
+    >>> results = deepsep.evaluate(stempeg.example_stem_path(), how=how)
+    >>> results.mean("stationary") > results.mean("mixture")
+    True
+    """
+    how = how or scoring.Evaluation()
+    if isinstance(priors, Model):
+        model = priors.to(how.device)
+    else:
+        model = load_priors(priors, device=how.device, offline=offline)
+    places = [songs] if isinstance(songs, (str, PathLike)) else songs
+    found = [song for place in places for song in find_songs(Path(place))]
+    return scoring.evaluate(found, model, how, on_progress=on_progress)
+
+
+def train_prior(
+    source: str,
+    data: Place | Sequence[Place],
+    out: Place,
+    *,
+    domain: Domain | None = None,
+    flow: SpectralFlowConfig | WaveformFlowConfig | None = None,
+    training: PriorTraining | None = None,
+    licence: str = "unspecified",
+    start: Start = "new",
+    listener: Listener | None = None,
+) -> TrainResult:
+    """Train one instrument's prior on folders of its solo recordings, and write it into the priors folder `out`.
+
+    Args:
+        source: the instrument's name.
+        data: one folder or several of different origin.
+        out: the priors folder; made if it is not there.
+        domain: what the prior is a density of; by default log band powers, SpectralDomain().
+        flow: the network's shape, by default the domain's.
+        training: how long, at which rate, from which seed.
+        licence: of the trained weights, for the model card.
+        start: "new", or what to do with a training that is there: "resume" or "overwrite".
+        listener: what is called while it runs. Ctrl-C saves and ends the run.
+
+    Raises DeepsepError for folders without audio and settings that do not fit, before any recording is read.
+
+    >>> import deepsep, numpy, soundfile, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> soundfile.write(folder.name + "/hiss.wav", numpy.random.default_rng(0).normal(0, 0.1, 88200), 44100)
+    >>> small = deepsep.SpectralFlowConfig(steps=1, hidden=4, layers=1)
+    >>> run = deepsep.PriorTraining(steps=2, batch=2, frames=16)
+    >>> result = deepsep.train_prior("hiss", folder.name, folder.name + "/priors", flow=small, training=run)
+    >>> result.finished, result.status.step
+    (True, 2)
+    >>> deepsep.load_priors(folder.name + "/priors").sources
+    ['hiss']
+    """
+    domain = domain or SpectralDomain()
+    return prior.train_prior(
+        source, folders_of(data), Path(out), domain=domain, flow=flow or domain.flow_config({}),
+        training=training or PriorTraining(), licence=licence, start=start, listener=listener,
+    )  # fmt: skip
+
+
+def train_encoder(
+    priors: Place,
+    data: Mapping[str, Place | Sequence[Place]],
+    *,
+    network: SpectralEncoderConfig | WaveformEncoderConfig | None = None,
+    training: EncoderTraining | None = None,
+    start: Start = "new",
+    listener: Listener | None = None,
+) -> TrainResult:
+    """Train the amortized posterior of a priors folder, and write it there.
+
+    Args:
+        priors: the priors folder.
+        data: source -> one folder of solo recordings or several, for each source of the folder.
+        network: the network's shape, by default that of the priors' domain.
+        training: the objective, how long, at which rate, from which seed.
+        start, listener: as in `train_prior`.
+
+    Raises DeepsepError as `train_prior` does, and for sources without recordings.
+    """
+    priors = Path(priors)
+    shape = network or folders.domain_of(folders.read_config(priors)).encoder_config({})
+    return encoder.train_encoder(
+        priors, {s: folders_of(d) for s, d in data.items()}, network=shape,
+        training=training or EncoderTraining(), start=start, listener=listener,
+    )  # fmt: skip
+
+
+def contrast_priors(
+    priors: Place,
+    data: Mapping[str, Place | Sequence[Place]],
+    out: Place,
+    *,
+    training: ContrastTraining | None = None,
+    start: Start = "new",
+    listener: Listener | None = None,
+) -> TrainResult:
+    """Train the priors of a folder against one another, so that Langevin tells them apart, and write them to `out`.
+
+    Args:
+        priors: the folder to start from; it stays as it is.
+        data: as in `train_encoder`.
+        out: another folder, for the new priors.
+        training: how long, at which rate, from which seed.
+        start, listener: as in `train_prior`.
+
+    Raises DeepsepError as `train_encoder` does, for priors of samples, and for a single prior.
+    """
+    return contrast.contrast_priors(
+        Path(priors), {s: folders_of(d) for s, d in data.items()}, Path(out),
+        training=training or ContrastTraining(), start=start, listener=listener,
+    )  # fmt: skip
+
+
+def folders_of(data: Place | Sequence[Place]) -> list[Path]:
+    """One folder or several as a list."""
+    return [Path(data)] if isinstance(data, (str, PathLike)) else [Path(place) for place in data]

@@ -17,18 +17,20 @@ from safetensors.torch import load_file
 
 from deepsep import api
 from deepsep.config import (
-    EncoderConfig,
-    FlowConfig,
-    SgldConfig,
+    ContrastTraining,
+    EncoderTraining,
+    PriorTraining,
+    SpectralEncoderConfig,
+    SpectralFlowConfig,
     SpectrumConfig,
-    TrainConfig,
     WaveformConfig,
     WaveformEncoderConfig,
     WaveformFlowConfig,
+    WaveformSgldConfig,
 )
-from deepsep.models import folder as model
-from deepsep.training import contrast
-from deepsep.training import runs as recipes
+from deepsep.progress import Listener
+from deepsep.spectral.domain import SpectralDomain
+from deepsep.waveform.domain import WaveformDomain
 
 GOLDEN = Path(__file__).with_name("golden.json")
 RATE = 16000
@@ -60,7 +62,7 @@ def write_data(folder):
 def figures_of(run, *words, **named):
     """What a training shows after each step."""
     seen = []
-    run(*words, **named, on_progress=lambda status: seen.append(status.figures))
+    run(*words, **named, listener=Listener(step=lambda status: seen.append(status.figures)))
     return {key: [step[key] for step in seen if key in step] for key in seen[-1]}
 
 
@@ -70,23 +72,27 @@ def weights_of(path):
     return [float(every.sum()), float(every.square().sum())]
 
 
+TEN = {"steps": 10, "batch": 4, "lr": 1e-3, "warmup": 2, "save_minutes": 1e9}
+
+
 def spectral(folder, found):
     """Trains two priors of bands, an encoder with both objectives, and their contrast."""
-    data = {s: [folder / "data" / s] for s in ("low", "high")}
-    train = TrainConfig(steps=10, batch=4, frames=32, lr=1e-3, warmup=2, save_minutes=1e9)
-    flow = FlowConfig(channels=BANDS, steps=3, hidden=8, layers=2)
+    data = {s: folder / "data" / s for s in ("low", "high")}
+    flow = SpectralFlowConfig(channels=BANDS, steps=3, hidden=8, layers=2)
     for source in data:
         found[f"spectral prior {source}"] = figures_of(
-            recipes.train_prior, source, data[source], folder / "bands", config=train, flow=flow,
-            spectrum_config=SPECTRUM, score_weight=0.1,
+            api.train_prior, source, data[source], folder / "bands", flow=flow,
+            domain=SpectralDomain(spectrum=SPECTRUM), training=PriorTraining(frames=32, score_weight=0.1, **TEN),
         )  # fmt: skip
-    net = EncoderConfig(bands=BANDS, widths=(4, 8), bottleneck=4, deep=1, context=36)
+    net = SpectralEncoderConfig(bands=BANDS, widths=(4, 8), bottleneck=4, deep=1, context=36)
     found["spectral encoder"] = figures_of(
-        recipes.train_encoder, folder / "bands", data, config=train, network=net, workers=0
-    )
+        api.train_encoder, folder / "bands", data, network=net,
+        training=EncoderTraining(frames=32, workers=0, **TEN),
+    )  # fmt: skip
     found["contrast"] = figures_of(
-        contrast.contrast_priors, folder / "bands", data, folder / "sharper", config=train, workers=0
-    )
+        api.contrast_priors, folder / "bands", data, folder / "sharper",
+        training=ContrastTraining(frames=32, workers=0, ema=0.999, **TEN),
+    )  # fmt: skip
     for place in ("bands/low", "bands/high", "bands/encoder", "sharper/low", "sharper/high"):
         found[f"weights {place}"] = weights_of(folder / f"{place}.safetensors")
     return folder / "bands"
@@ -94,17 +100,17 @@ def spectral(folder, found):
 
 def waveform(folder, found):
     """Trains two priors of samples and their encoder with both objectives."""
-    data = {s: [folder / "data" / s] for s in ("low", "high")}
-    train = TrainConfig(steps=10, batch=4, frames=512, lr=1e-3, warmup=2, save_minutes=1e9)
+    data = {s: folder / "data" / s for s in ("low", "high")}
     flow = WaveformFlowConfig(squeeze=(8, 2), flows=2, hidden=8, layers=2, mask="alternate", bands=BANDS)
     for source in data:
         found[f"waveform prior {source}"] = figures_of(
-            recipes.train_prior, source, data[source], folder / "samples", config=train, flow=flow,
-            spectrum_config=SPECTRUM, waveform=WaveformConfig(rate=8000), score_weight=0.1,
+            api.train_prior, source, data[source], folder / "samples", flow=flow,
+            domain=WaveformDomain(waveform=WaveformConfig(rate=8000), spectrum=SPECTRUM),
+            training=PriorTraining(score_weight=0.1, **TEN),
         )  # fmt: skip
     net = WaveformEncoderConfig(squeeze=8, hidden=8, layers=3, cycle=2)
     found["waveform encoder"] = figures_of(
-        recipes.train_waveform_encoder, folder / "samples", data, config=train, network=net
+        api.train_encoder, folder / "samples", data, network=net, training=EncoderTraining(**TEN)
     )
     for name in ("low", "high", "encoder"):
         found[f"weights samples/{name}"] = weights_of(folder / "samples" / f"{name}.safetensors")
@@ -114,7 +120,7 @@ def waveform(folder, found):
 def shaken(folder):
     """The same with every weight moved a little, so that ten steps' networks say something."""
     rng = torch.Generator().manual_seed(3)
-    loaded = model.assemble(str(folder))
+    loaded = api.load_priors(str(folder), device="cpu")
     for module in (*loaded.priors.values(), loaded.encoder):
         for weight in module.parameters():
             weight += 0.02 * torch.randn(weight.shape, generator=rng)
@@ -145,10 +151,7 @@ def compute(folder):
         found[f"bands {method} spread"] = (heard[0].std_kdn[..., ::29] ** 2).flatten().tolist()
     samples = shaken(waveform(folder, found))
     common["priors"] = samples
-    fast = SgldConfig(
-        levels=4, steps=2, sigma_max=1.0, sigma_min=0.1, chains=2, average=2, temperature=0.5,
-        largest_move=None, largest_in_sigma=6.0,
-    )  # fmt: skip
+    fast = WaveformSgldConfig(levels=4, steps=2, sigma_max=1.0, sigma_min=0.1, chains=2, average=2)
     found["samples encoder"] = kept(api.separate(mix, RATE, **common, method="encoder"))
     found["samples sgld"] = kept(api.separate(mix, RATE, **common, method="sgld", init="mixture", sgld=fast))
     found["samples warm"] = kept(api.separate(mix, RATE, **{**common, **warm}, sgld=fast))

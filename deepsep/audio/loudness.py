@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["Loudness", "gated_rms"]
+__all__ = ["Loudness", "gated_rms", "to_listening_level"]
+
+TARGET_RMS = 10 ** (-20 / 20)
+PEAK = 0.98
 
 
 def gated_rms(power: np.ndarray) -> float:
@@ -44,3 +47,13 @@ class Loudness:
         """Gated RMS of what was heard; 0 for silence."""
         last = [np.array([self.rest.mean()])] if len(self.rest) else []
         return gated_rms(np.concatenate([*self.powers, *last])) if self.samples else 0.0
+
+
+def to_listening_level(samples_ct: np.ndarray) -> np.ndarray:
+    """The samples by one gain that brings them to -20 dB RMS where they are not quiet, lower if they would clip."""
+    loudness = Loudness()
+    loudness.hear(samples_ct)
+    if loudness.rms == 0:
+        return samples_ct.astype(np.float32)
+    gain = min(TARGET_RMS / loudness.rms, PEAK / float(np.abs(samples_ct).max()))
+    return (samples_ct * gain).astype(np.float32)

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ..config import SpectrumConfig
 from ..errors import DeepsepError, MissingExtra
-from ..models.folder import Model
-from ..recordings import banks as data
+from ..inference.model import Model
+from ..recordings.files import file_rms, find_audio
+from ..spectral.powers import log_powers
 from ..spectral.spectrum import Spectrum
 from .songs import Clip, Samples
 
@@ -35,7 +36,7 @@ class Analysis:
     def __init__(self, clip: Clip, model: Model) -> None:
         self.clip = clip
         self.sources = model.sources
-        self.spectrum = Spectrum(model.spectrum, clip.rate)
+        self.spectrum = Spectrum(model.domain.spectrum, clip.rate)
 
     @cached_property
     def spectra_cfn(self) -> Tensor:
@@ -116,13 +117,13 @@ class NmfDictionaries:
         random = np.random.default_rng(seed)
         atoms = {}
         for source, folder in folders.items():
-            found = data.find_audio(Path(folder))
+            found = find_audio(Path(folder))
             chosen = [found[i] for i in np.sort(random.permutation(len(found))[:files])]
             pieces = []
             for path in chosen:
-                if (rms := data.file_rms(path)) == 0:
+                if (rms := file_rms(path)) == 0:
                     continue
-                heard = list(islice(data.log_powers(path, spectrum, rms, 1.0), 3))
+                heard = list(islice(log_powers(path, spectrum, rms, 1.0), 3))
                 if heard:
                     own = np.concatenate(heard).astype(np.float64)
                     pick = random.permutation(len(own))[: -(-frames // len(chosen))]

@@ -37,12 +37,6 @@ class Song:
     mixture: Path | None = None
     container: Path | None = None
 
-    @property
-    def files(self) -> list[Path]:
-        """All of its files."""
-        own = [path for path in (self.mixture, self.container) if path is not None]
-        return [*own, *self.stems.values()]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:

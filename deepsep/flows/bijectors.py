@@ -1,17 +1,45 @@
 """Invertible maps x -> (y, ladj) and back, ladj = log |det dy/dx| in nats, one value a batch item.
 
-Shape suffixes: b batch, d channel (band), n frame. Every map takes x (b, d, n) and the noise level's embedding
-(b, e) or sigma (b,), and offers forward(x, c) -> (y, ladj_b) and inverse(y, c) -> (x, ladj_b).
+Shape suffixes: b batch, d channel (band), n frame, e the embedding of the noise level.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .networks import WaveNet
 
-__all__ = ["ActNorm", "BandCoupling", "Flip", "FrameCoupling", "InvertibleConv", "Squeeze", "Whitening"]
+__all__ = [
+    "ActNorm",
+    "BandCoupling",
+    "Bijector",
+    "Compose",
+    "Flip",
+    "FrameCoupling",
+    "InvertibleConv",
+    "Split",
+    "Squeeze",
+    "Whitening",
+]
+
+
+class Bijector(nn.Module):
+    """An invertible map of x (b, d, n), conditional on the noise level's embedding (b, e)."""
+
+    def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
+        """x -> y, and log |det dy/dx| (b,)."""
+        raise NotImplementedError
+
+    def inverse(self, y_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
+        """y -> x, and log |det dx/dy| (b,)."""
+        raise NotImplementedError
+
+    def init_from(self, x_bdn: Tensor, embedding_be: Tensor) -> None:
+        """Set what is initialised from a batch of data. The trainer calls it once, before the first step."""
 
 
 class Whitening(nn.Module):
@@ -33,7 +61,7 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, x_md: Tensor) -> None:
-        """Takes mean and covariance from m frames of data, (m, d)."""
+        """Set mean and covariance from m frames of data, (m, d)."""
         x = x_md.double()
         mean = x.mean(0)
         variance, axes = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
@@ -52,12 +80,8 @@ class Whitening(nn.Module):
         return x, z_bdn.shape[-1] * std.log().sum(1)
 
 
-class ActNorm(nn.Module):
-    """y = (x - loc) exp(log_scale), per channel (Glow, Kingma & Dhariwal 2018, section 3.1).
-
-    `init_from` sets it from data, once, and is called by the trainer alone: loading or running a model never
-    initialises anything.
-    """
+class ActNorm(Bijector):
+    """y = (x - loc) exp(log_scale), per channel (Glow, Kingma & Dhariwal 2018, section 3.1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,53 +89,53 @@ class ActNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(channels, 1))
 
     @torch.no_grad()
-    def init_from(self, x_bdn: Tensor) -> None:
-        """Makes the outputs of this batch of mean 0 and variance 1, per channel."""
+    def init_from(self, x_bdn: Tensor, embedding_be: Tensor) -> None:
+        """Give the outputs of this batch mean 0 and variance 1, per channel."""
         self.loc.copy_(x_bdn.mean((0, 2))[:, None])
         self.log_scale.copy_(-x_bdn.std((0, 2)).clamp_min(1e-4).log()[:, None])
 
-    def forward(self, x_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
         ladj = x_bdn.shape[-1] * self.log_scale.sum()
         return (x_bdn - self.loc) * self.log_scale.exp(), ladj.expand(len(x_bdn))
 
-    def inverse(self, y_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(self, y_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
         ladj = -y_bdn.shape[-1] * self.log_scale.sum()
         return y_bdn * (-self.log_scale).exp() + self.loc, ladj.expand(len(y_bdn))
 
 
-class Squeeze(nn.Module):
+class Squeeze(Bijector):
     """Time into channels (RealNVP, Dinh et al. 2017, section 3.6): (b, d, n) -> (b, d factor, n / factor).
 
-    A channel's `factor` samples of a frame become neighbouring channels, so that even and odd channels are even and
-    odd samples.
+    The `factor` samples of a channel that make one frame become neighbouring channels, so even channels hold even
+    samples and odd channels odd ones.
     """
 
     def __init__(self, factor: int) -> None:
         super().__init__()
         self.factor = factor
 
-    def forward(self, x_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
         b, d, n = x_bdn.shape
         frames = x_bdn.reshape(b, d, n // self.factor, self.factor)
         return frames.transpose(2, 3).flatten(1, 2), x_bdn.new_zeros(len(x_bdn))
 
-    def inverse(self, y_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(self, y_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
         b, d, n = y_bdn.shape
         frames = y_bdn.reshape(b, d // self.factor, self.factor, n)
         return frames.transpose(2, 3).flatten(2, 3), y_bdn.new_zeros(len(y_bdn))
 
 
-class Flip(nn.Module):
-    """Channels in reverse order: a coupling's even and odd channels change places (FloWaveNet's change of order)."""
+class Flip(Bijector):
+    """Channels in reverse order, so that a coupling's even and odd channels swap roles (FloWaveNet)."""
 
-    def forward(self, x_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
         return x_bdn.flip(1), x_bdn.new_zeros(len(x_bdn))
 
-    def inverse(self, y_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.forward(y_bdn)
+    def inverse(self, y_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(y_bdn, embedding_be)
 
 
-class InvertibleConv(nn.Module):
+class InvertibleConv(Bijector):
     """Invertible 1x1 convolution y = P L (U + diag(s)) x (Glow section 3.2); starts as a random rotation."""
 
     permutation: Tensor
@@ -132,12 +156,12 @@ class InvertibleConv(nn.Module):
         lower = self.triangles.tril(-1) + torch.eye(len(self.triangles)).to(self.triangles)
         return lower, self.triangles.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
 
-    def forward(self, x_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = self.factors()
         ladj = x_bdn.shape[-1] * self.log_diagonal.sum()
         return (lower @ upper)[self.permutation] @ x_bdn, ladj.expand(len(x_bdn))
 
-    def inverse(self, y_bdn: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(self, y_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = self.factors()
         unpermuted = torch.empty_like(y_bdn)
         unpermuted[:, self.permutation] = y_bdn
@@ -152,7 +176,7 @@ def affine(raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     return bound * torch.tanh(log_s / bound), t
 
 
-class BandCoupling(nn.Module):
+class BandCoupling(Bijector):
     """Affine coupling between channels (RealNVP, Dinh et al. 2017): the even ones set s and t of the odd ones."""
 
     def __init__(
@@ -176,7 +200,7 @@ class BandCoupling(nn.Module):
         return x, -log_s.flatten(1).sum(1)
 
 
-class FrameCoupling(nn.Module):
+class FrameCoupling(Bijector):
     """Affine coupling between frames (FloWaveNet, Kim et al. 2019): those of one parity set s and t of the others.
 
     A band coupling cannot tell a channel from its own past; neighbouring frames of an overlapping STFT are
@@ -209,3 +233,60 @@ class FrameCoupling(nn.Module):
         x = y_bdn.clone()
         x[..., 1 - self.parity :: 2] = (y_bdn[..., 1 - self.parity :: 2] - t) * (-log_s).exp()
         return x, -log_s.flatten(1).sum(1)
+
+
+class Compose(nn.ModuleList):
+    """Bijectors one after the other, itself one of them."""
+
+    def __init__(self, steps: Sequence[Bijector]) -> None:
+        super().__init__(steps)
+
+    def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
+        ladj = x_bdn.new_zeros(len(x_bdn))
+        for step in self:
+            x_bdn, more = step(x_bdn, embedding_be)
+            ladj = ladj + more
+        return x_bdn, ladj
+
+    def inverse(self, y_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
+        ladj = y_bdn.new_zeros(len(y_bdn))
+        for step in reversed(self):
+            y_bdn, more = cast(Bijector, step).inverse(y_bdn, embedding_be)
+            ladj = ladj + more
+        return y_bdn, ladj
+
+    @torch.no_grad()
+    def init_from(self, x_bdn: Tensor, embedding_be: Tensor) -> None:
+        """See `Bijector`: each step is set from what the steps before it make of the data."""
+        for step in self:
+            cast(Bijector, step).init_from(x_bdn, embedding_be)
+            x_bdn, _ = step(x_bdn, embedding_be)
+
+
+class Split(Bijector):
+    """Half the channels go on through `rest`, the others are done (RealNVP, Dinh et al. 2017, section 3.6).
+
+    (b, d, n) -> (b, 1, d n): first the odd channels as they are, then what `rest`, whose output has
+    `channels_out` channels, makes of the even ones.
+    """
+
+    def __init__(self, channels: int, rest: Compose, channels_out: int) -> None:
+        super().__init__()
+        self.channels, self.rest, self.channels_out = channels, rest, channels_out
+
+    def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
+        z, ladj = self.rest(x_bdn[:, 0::2], embedding_be)
+        return torch.cat([x_bdn[:, 1::2].flatten(1), z.flatten(1)], 1)[:, None], ladj
+
+    def inverse(self, y_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
+        b, half = len(y_bdn), self.channels // 2
+        n = y_bdn.shape[-1] // self.channels
+        done, z = torch.split(y_bdn[:, 0], [half * n, y_bdn.shape[-1] - half * n], 1)
+        kept, ladj = self.rest.inverse(z.reshape(b, self.channels_out, -1), embedding_be)
+        x = y_bdn.new_empty(b, self.channels, n)
+        x[:, 0::2], x[:, 1::2] = kept, done.reshape(b, half, n)
+        return x, ladj
+
+    def init_from(self, x_bdn: Tensor, embedding_be: Tensor) -> None:
+        """See `Bijector`."""
+        self.rest.init_from(x_bdn[:, 0::2], embedding_be)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NoiseEmbedding", "WaveNet"]
+__all__ = ["EMBEDDING", "NoiseEmbedding", "WaveNet"]
+
+EMBEDDING = 32  # size of the noise level's embedding
 
 
 class NoiseEmbedding(nn.Module):
@@ -16,7 +18,7 @@ class NoiseEmbedding(nn.Module):
 
     rates: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int = EMBEDDING) -> None:
         super().__init__()
         self.register_buffer("rates", 2.0 ** torch.arange(-2, 4), persistent=False)
         self.dense = nn.Linear(2 * len(self.rates), size)
@@ -30,8 +32,8 @@ class WaveNet(nn.Module):
     """A non-causal gated dilated convolution stack (van den Oord et al. 2016; FloWaveNet, Kim et al. 2019).
 
     (b, d_in, n), conditioning (b, e) -> (b, d_out, n). The last layer starts at zero, so that a coupling
-    starts as the identity. `bf16` runs the convolutions in bfloat16, which the trainer may ask for: a coupling
-    with rounded parameters still is an exact bijection with an exact log-determinant.
+    starts as the identity. `bf16` runs the convolutions in bfloat16, for faster training: a coupling with
+    rounded parameters is still an exact bijection with an exact log-determinant.
     """
 
     bf16 = False
@@ -55,7 +57,7 @@ class WaveNet(nn.Module):
             return self.stack(x_bdn, embedding_be).to(x_bdn.dtype)
 
     def stack(self, x_bdn: Tensor, embedding_be: Tensor) -> Tensor:
-        """The layers themselves."""
+        """Run the layers."""
         h = self.first(x_bdn)
         biases = self.condition(embedding_be).unsqueeze(-1).chunk(len(self.dilated), 1)
         for dilated, residual, bias in zip(self.dilated, self.residual, biases, strict=True):

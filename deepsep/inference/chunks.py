@@ -12,48 +12,53 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["ALIGN", "Window", "batched", "join", "windows"]
+__all__ = ["ALIGN", "Planes", "Reader", "Window", "batched", "join", "windows"]
 
 ALIGN = 32  # frames; networks that halve frames need lengths and starts that divide
 
 
+Planes = tuple[Tensor, ...]  # what is estimated of a window, each (..., n)
+
+
 class Window(NamedTuple):
-    """A stretch of frames: (c, f, context + core + context), its first frame, and how many of the core are real.
+    """A stretch of frames (c, f, context + core + context), with the number of its first and how many are of the core.
 
     From its frame `end` on it is the mirror image of the signal's end, as it is of its beginning before frame 0.
     """
 
-    spectra: Tensor
+    frames_cfn: Tensor
     first: int
-    frames: int
+    length: int
     end: int
 
 
-def windows(spectra_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[Window]:
+def windows(frames_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[Window]:
     """Cuts consecutive frames into windows; beyond either end of the signal lies its mirror image."""
     held: Tensor | None = None
-    begun = False
+    started = False
     first = -context
-    for piece in spectra_cfn:
+    for piece in frames_cfn:
         held = piece if held is None else torch.cat([held, piece], -1)
-        if not begun and held.shape[-1] > context:
-            held, begun = mirrored(held, context, 0), True
-        while begun and held.shape[-1] >= core + 2 * context:
+        if not started and held.shape[-1] > context:
+            held, started = mirrored(held, context, 0), True
+        while started and held.shape[-1] >= core + 2 * context:
             yield Window(held[..., : core + 2 * context].clone(), first, core, core + 2 * context)
             held = held[..., core:]
             first += core
     if held is None:
         return
-    if not begun:
+    if not started:
         held = mirrored(held, context, 0)
     while (left := held.shape[-1] - context) > 0:
         length = min(core, -(-left // ALIGN) * ALIGN)
         padded = mirrored(held, 0, max(0, length + context - left))
-        spectra = padded[..., : length + 2 * context].clone()
-        yield Window(spectra, first, min(left, core), min(held.shape[-1], spectra.shape[-1]))
+        frames = padded[..., : length + 2 * context].clone()
+        yield Window(frames, first, min(left, core), min(held.shape[-1], frames.shape[-1]))
         held = held[..., core:]
         first += core
 
@@ -69,7 +74,7 @@ def batched(items: Iterable[Window], size: int) -> Iterator[list[Window]]:
     """Lists of up to `size` windows of one length."""
     batch: list[Window] = []
     for item in items:
-        if batch and item.spectra.shape != batch[0].spectra.shape:
+        if batch and item.frames_cfn.shape != batch[0].frames_cfn.shape:
             yield batch
             batch = []
         batch.append(item)
@@ -81,9 +86,9 @@ def batched(items: Iterable[Window], size: int) -> Iterator[list[Window]]:
 
 
 def join(
-    estimates: Iterable[tuple[Window, Tensor]], core: int, context: int, fade: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Windows with their estimates (k, d, n) -> consecutive (spectra (c, f, n), estimate (k, d, n)), each frame once.
+    estimates: Iterable[tuple[Window, Planes]], core: int, context: int, fade: int
+) -> Iterator[tuple[Tensor, Planes]]:
+    """Join the windows' estimates: consecutive (frames (c, f, n), planes (..., n)), each frame once.
 
     fade is even and at most twice the context and at most the core; 0 switches at the border.
     """
@@ -91,20 +96,45 @@ def join(
     if half > context or fade > core:
         raise ValueError(f"fade {fade} must be within core {core} and twice the context {context}")
     rise = (torch.arange(fade) + 0.5) / max(fade, 1)
-    tail: Tensor | None = None  # the last estimate about the border that comes next
-    held: tuple[Tensor, Tensor] | None = None  # frames before that border: theirs only if no window follows
-    for window, estimate in estimates:
+    tails: Planes = ()  # the last estimate about the border that comes next
+    held: tuple[Tensor, Planes] | None = None  # frames before that border: theirs only if no window follows
+    for window, planes in estimates:
         # index 0 lies half a fade before the window's first border, index `core` as much before its second
-        frames = window.spectra[..., context - half : context + window.frames]
-        body = estimate[..., context - half : context + core + half]
+        frames = window.frames_cfn[..., context - half : context + window.length]
+        bodies = [plane[..., context - half : context + core + half] for plane in planes]
         start = half
-        if tail is not None:
-            mixed = tail * (1 - rise).to(body) + body[..., :fade] * rise.to(body)
-            body, start = torch.cat([mixed, body[..., fade:]], -1), 0
-        tail = body[..., core:]
-        end = max(start, window.frames)
+        if tails:
+            bodies = [cross_fade(tail, body, rise) for tail, body in zip(tails, bodies, strict=True)]
+            start = 0
+        tails = tuple(body[..., core:] for body in bodies)
+        end = max(start, window.length)
         if end > start:
-            yield frames[..., start:end], body[..., start:end]
-        held = frames[..., end:], body[..., end : frames.shape[-1]]
+            yield frames[..., start:end], tuple(body[..., start:end] for body in bodies)
+        held = frames[..., end:], tuple(body[..., end : frames.shape[-1]] for body in bodies)
     if held is not None and held[0].shape[-1]:
         yield held
+
+
+def cross_fade(tail: Tensor, body: Tensor, rise: Tensor) -> Tensor:
+    """`body` with its first frames faded in over those of `tail`."""
+    mixed = tail * (1 - rise).to(body) + body[..., : len(rise)] * rise.to(body)
+    return torch.cat([mixed, body[..., len(rise) :]], -1)
+
+
+class Reader:
+    """A stream of blocks (c, t), read in pieces of any length."""
+
+    def __init__(self, blocks_ct: Iterable[NDArray[np.float32]]) -> None:
+        self.blocks = iter(blocks_ct)
+        self.held: NDArray[np.float32] | None = None
+
+    def take(self, length: int) -> NDArray[np.float32]:
+        """The next `length` samples (c, length), fewer at the end."""
+        parts = [] if self.held is None else [self.held]
+        have = sum(part.shape[-1] for part in parts)
+        while have < length and (block := next(self.blocks, None)) is not None:
+            parts.append(block)
+            have += block.shape[-1]
+        joined = np.concatenate(parts, -1)
+        self.held = joined[:, length:]
+        return joined[:, :length]

@@ -11,7 +11,7 @@ the shorter step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,18 @@ from torch import Tensor
 from ..config import SgldConfig
 from .posterior import Posterior
 
-__all__ = ["Info", "Noise", "State", "anneal", "frame_noise", "init", "noise_levels", "step"]
+__all__ = [
+    "Info",
+    "Noise",
+    "State",
+    "anneal",
+    "frame_noise",
+    "init",
+    "late_iterates",
+    "noise_levels",
+    "step",
+    "window_noise",
+]
 
 BLOCK = 32  # frames that share one generator
 
@@ -78,13 +89,6 @@ def noise_levels(config: SgldConfig) -> list[float]:
     return [config.sigma_max * ratio**i for i in range(config.levels)]
 
 
-def largest_move(config: SgldConfig, sigma: float) -> float:
-    """The lesser of the two bounds on a move at a noise level; infinite without either."""
-    fixed = math.inf if config.largest_move is None else config.largest_move
-    relative = math.inf if config.largest_in_sigma is None else config.largest_in_sigma * sigma
-    return min(fixed, relative)
-
-
 def anneal(
     start: Tensor, posterior: Posterior, config: SgldConfig, noise: Noise
 ) -> Iterator[tuple[State, Info]]:
@@ -95,9 +99,16 @@ def anneal(
             state, info = step(
                 state, posterior, sigma,
                 step_size=config.step_size, temperature=config.temperature, noise=noise,
-                largest=largest_move(config, sigma),
+                largest=config.largest_move(sigma),
             )  # fmt: skip
             yield state, info
+
+
+def late_iterates(start: Tensor, posterior: Posterior, config: SgldConfig, noise: Noise) -> Iterator[Info]:
+    """The last `config.average` iterates of an annealed chain, from which its estimate is made."""
+    for state, info in anneal(start, posterior, config, noise):
+        if state.step > config.burn_in:
+            yield info
 
 
 def frame_noise(seed: int, chain: int, first_frame: int, shape_kdn: tuple[int, int, int]) -> Noise:
@@ -115,3 +126,10 @@ def frame_noise(seed: int, chain: int, first_frame: int, shape_kdn: tuple[int, i
         return torch.cat(blocks, -1)[..., offset : offset + n]
 
     return draw
+
+
+def window_noise(seed: int, chains: Sequence[int], first: Sequence[int], start: Tensor) -> Noise:
+    """`frame_noise` for a batch whose rows are chains `chains[i]` in windows from frame `first[i]` on, like `start`."""
+    k, d, n = start.shape[1:]
+    draws = [frame_noise(seed, chain, at, (k, d, n)) for chain, at in zip(chains, first, strict=True)]
+    return lambda number: torch.stack([draw(number) for draw in draws]).to(start)

@@ -1,7 +1,7 @@
 """A priors folder: config.json, one <source>.safetensors for each instrument, perhaps encoder.safetensors.
 
-The one loader for bundled, local and Hub folders. Loading is strict: an unknown format, a setting or a weight that
-does not fit, or a file that is not the one config.json names is one clear line.
+The one loader for bundled, local and Hub folders, and the one place where a domain is chosen. Loading is strict: an
+unknown format, a setting or a weight that does not fit, or a file that is not the one config.json names is an error.
 """
 
 from __future__ import annotations
@@ -10,80 +10,41 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..config import (
-    DOMAINS,
-    EncoderConfig,
-    FlowConfig,
-    SpectrumConfig,
-    WaveformConfig,
-    WaveformEncoderConfig,
-    WaveformFlowConfig,
-    from_dict,
-    to_dict,
-)
+from ..config import SpectrumConfig, WaveformConfig, from_dict, to_dict
 from ..errors import DeepsepError
-from ..flows.flow import FlowPrior, WaveformPrior
-from ..inference.mixture import wiener_gains
-from ..spectral.encoder import Encoder, WaveformEncoder
-from ..spectral.spectrum import Spectrum, band_edges
+from ..flows.flow import Flow
+from ..inference.domain import Domain
+from ..inference.encoder import AmortizedPosterior
+from ..inference.model import Model, ModelInfo, Origin
+from ..spectral.domain import SpectralDomain
+from ..waveform.domain import WaveformDomain
 from . import hub
 
 __all__ = [
+    "DOMAINS",
     "FORMAT",
-    "Model",
-    "assemble",
     "check_domain",
     "check_name",
+    "domain_of",
     "load",
+    "load_model",
     "read_config",
     "save_encoder",
     "save_prior",
-    "stationary_gains",
-    "waveform_of",
 ]
 
 FORMAT = 1
 
-
-@dataclass(slots=True)
-class Model:
-    """What separation needs: the representation, a prior for each source in order, and perhaps an encoder.
-
-    With `waveform` the priors are densities of samples, and the spectrum is that of the baselines' masks alone.
-    """
-
-    spectrum: SpectrumConfig
-    priors: Mapping[str, FlowPrior | WaveformPrior]
-    encoder: Encoder | WaveformEncoder | None = None
-    info: dict[str, Any] = field(default_factory=dict)
-    waveform: WaveformConfig | None = None
-
-    @property
-    def sources(self) -> list[str]:
-        """The instruments, in order."""
-        return list(self.priors)
-
-    def to(self, device: str) -> Model:
-        """This model on another device."""
-        for module in [*self.priors.values(), *([self.encoder] if self.encoder else [])]:
-            module.to(device)
-        return self
-
-
-def stationary_gains(model: Model, spectrum: Spectrum) -> Tensor:
-    """Wiener gains of the priors' mean spectra, (k, d, 1)."""
-    mean_kd = torch.stack([prior.mean_spectrum for prior in model.priors.values()])
-    return wiener_gains(mean_kd[None, :, :, None], spectrum)[0]
+M = TypeVar("M", bound=nn.Module)
 
 
 def check_name(source: Any) -> str:
@@ -95,7 +56,7 @@ def check_name(source: Any) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json, its format checked."""
+    """Read config.json and check its format. DeepsepError for one that is not of a priors folder."""
     config = hub.read_config(folder)
     if not isinstance(config.get("format"), int):
         raise DeepsepError(f"{folder}: not a priors folder, its config.json names no format")
@@ -111,61 +72,76 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name in config["sources"]:
         if not isinstance(config["priors"].get(check_name(name)), dict):
             raise DeepsepError(f"{folder}: config.json says nothing about the prior of {name}")
-    if (domain := config.setdefault("domain", "spectral")) not in DOMAINS:
+    if (domain := config.setdefault("domain", next(iter(DOMAINS)))) not in DOMAINS:
         raise DeepsepError(
             f"{folder}: priors of the domain {domain!r}, this deepsep knows {' and '.join(DOMAINS)}"
         )
     return config
 
 
-def waveform_of(config: dict[str, Any]) -> WaveformConfig | None:
-    """How priors of samples hear them; None in the spectral domain."""
-    return from_dict(WaveformConfig, config.get("waveform", {})) if config["domain"] == "waveform" else None
+def domain_of(config: Mapping[str, Any]) -> Domain:
+    """The domain that a config.json names, with its settings. DeepsepError for settings that it cannot have."""
+    return DOMAINS[config["domain"]](config)
+
+
+def read_spectral(config: Mapping[str, Any]) -> Domain:
+    """Log band powers."""
+    return SpectralDomain(spectrum=from_dict(SpectrumConfig, config["spectrum"]))
+
+
+def read_waveform(config: Mapping[str, Any]) -> Domain:
+    """Samples."""
+    return WaveformDomain(
+        waveform=from_dict(WaveformConfig, config.get("waveform", {})),
+        spectrum=from_dict(SpectrumConfig, config["spectrum"]),
+    )
+
+
+# A new domain joins by a line here.
+DOMAINS: dict[str, Callable[[Mapping[str, Any]], Domain]] = {
+    "spectral": read_spectral,
+    "waveform": read_waveform,
+}
 
 
 def load(
-    folder: Path, *, device: str = "cpu", sources: list[str] | None = None, encoder: bool = True
+    folder: Path, *, device: str = "cpu", sources: Sequence[str] | None = None, encoder: bool = True
 ) -> Model:
-    """The model of a priors folder, or of some of its sources.
+    """Load the model of a priors folder, or of some of its sources.
 
-    Raises DeepsepError for a folder that lacks a part or holds one that does not fit. The encoder is left out when
-    the sources asked for are not those it was trained for.
+    Raises DeepsepError for a folder that lacks a part or holds one that does not fit. The encoder is left out if
+    the sources asked for are not those that it was trained for.
     """
     config = read_config(folder)
-    names = sources or config["sources"]
+    domain = domain_of(config)
+    names = list(sources or config["sources"])
     for name in names:
         if name not in config["sources"]:
             raise DeepsepError(f"unknown source {name!r}; these priors have {', '.join(config['sources'])}")
-    spectrum, waveform = from_dict(SpectrumConfig, config["spectrum"]), waveform_of(config)
-    bands = len(band_edges(spectrum)) - 1
-    priors: dict[str, FlowPrior | WaveformPrior] = {}
+    priors: dict[str, Flow] = {}
     for name in names:
-        settings = config["priors"][name].get("flow")
-        prior = (
-            WaveformPrior(from_dict(WaveformFlowConfig, settings))
-            if waveform
-            else FlowPrior(from_dict(FlowConfig, settings))
-        )
-        if len(prior.mean_spectrum) != bands:
-            raise DeepsepError(
-                f"{folder}: {name} is a flow on {len(prior.mean_spectrum)} bands, the spectrum has {bands}"
-            )
-        priors[name] = fill(prior, folder, f"{name}.safetensors", config)
+        shape = domain.flow_config(config["priors"][name].get("flow"))
+        try:
+            flow = domain.build_flow(shape)
+        except DeepsepError as error:
+            raise DeepsepError(f"{folder}: {name}: {error}") from error
+        priors[name] = fill(flow, folder, f"{name}.safetensors", config)
     net = None
     made_for = config.get("encoder", {}).get("sources")
     if encoder and made_for and sorted(made_for) == sorted(names):
-        shape = config["encoder"].get("network")
-        empty = (
-            WaveformEncoder(from_dict(WaveformEncoderConfig, shape), len(names))
-            if waveform
-            else Encoder(from_dict(EncoderConfig, shape), len(names))
-        )
-        net = fill(empty, folder, "encoder.safetensors", config)
+        shape = domain.encoder_config(config["encoder"].get("network"))
+        net = fill(domain.build_encoder(shape, len(names)), folder, "encoder.safetensors", config)
         net.reorder([made_for.index(name) for name in names])
-    return Model(spectrum, priors, net, config, waveform).to(device)
+    licences = {name: licence_of(config, name) for name in names}
+    return Model(domain, priors, net, ModelInfo(str(folder), {}, licences)).to(device)
 
 
-def assemble(
+def licence_of(config: Mapping[str, Any], source: str) -> str:
+    """The licence of a source's weights, as its config states it."""
+    return str(config["priors"][source].get("licence", "unspecified"))
+
+
+def load_model(
     priors: str = "bundled",
     replaced: Mapping[str, str] | None = None,
     *,
@@ -174,12 +150,11 @@ def assemble(
     offline: bool = False,
     on_progress: hub.OnProgress | None = None,
 ) -> Model:
-    """The model of what a user names: bundled, a folder or org/name[@revision], instruments replaced or added.
+    """Load what a user names: "bundled", a folder or org/name[@revision], instruments replaced or added.
 
     `replaced` maps a source to where its prior comes from. `sources` picks and orders; by default all of `priors`,
-    then those added. An encoder speaks for the very priors it was trained with, so replacing one leaves it out.
-    `info["origins"]` says for each source where it came from and at which commit.
-    Raises DeepsepError as `load` and `hub.resolve` do, and for priors of different spectra.
+    then those added. An encoder belongs to the priors that it was trained with: replacing one leaves it out.
+    Raises DeepsepError as `load` and `hub.resolve` do, and for priors of different domains.
     """
     replaced = dict(replaced or {})
     base = hub.resolve(priors, offline=offline, on_progress=on_progress)
@@ -192,30 +167,29 @@ def assemble(
         raise DeepsepError(f"unknown source {unknown[0]!r}; {base.name} has {known}")
     own = [name for name in names if name not in replaced]
     model = load(base.folder, sources=own or None, encoder=own == names)
-    flows = dict(model.priors)
+    flows, licences = dict(model.priors), dict(model.info.licences)
     origins = dict.fromkeys(own, base)
     for name in (n for n in names if n in replaced):
         found = hub.resolve(replaced[name], offline=offline, on_progress=on_progress, only=[name])
         other = load(found.folder, sources=[name], encoder=False)
-        if other.waveform != model.waveform:
+        if other.domain != model.domain:
             raise DeepsepError(
-                f"{found.name}: its {name} and {base.name} are of other domains, rates or levels; "
+                f"{found.name}: its {name} and {base.name} are of other domains, spectra, rates or levels; "
                 "they cannot be mixed"
             )
-        if other.spectrum != model.spectrum:
-            raise DeepsepError(
-                f"{found.name}: its {name} uses another spectrum than {base.name}; they cannot be mixed"
-            )
         flows |= other.priors
+        licences |= other.info.licences
         origins[name] = found
-    info = {**model.info, "name": base.name}
-    info["origins"] = {n: {"priors": origins[n].name, "commit": origins[n].commit} for n in names}
-    picked = {n: flows[n] for n in names}
-    return Model(model.spectrum, picked, model.encoder, info, model.waveform).to(device)
+    info = ModelInfo(
+        base.name,
+        {n: Origin(origins[n].name, origins[n].commit) for n in names},
+        {n: licences[n] for n in names},
+    )
+    return replace(model, priors={n: flows[n] for n in names}, info=info).to(device)
 
 
-def fill(module: Any, folder: Path, name: str, config: dict[str, Any]) -> Any:
-    """Loads one file into a module, strictly, after checking that it is the file config.json names."""
+def fill(module: M, folder: Path, name: str, config: Mapping[str, Any]) -> M:
+    """Load one file into a module, strictly, after checking that it is the file config.json names."""
     path = folder / name
     if name not in config["files"]:
         raise DeepsepError(f"{folder}: config.json names no {name}")
@@ -234,8 +208,8 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def packed(module: nn.Module, *, half: bool) -> bytes:
-    """Weights as safetensors, floats in half precision if wanted."""
+def pack(module: nn.Module, *, half: bool) -> bytes:
+    """Pack weights as safetensors, floats in half precision if wanted."""
 
     def stored(name: str, v: Tensor) -> Tensor:
         # the whitening's axes must stay orthonormal, or inverse and log-determinant are not exact
@@ -246,63 +220,46 @@ def packed(module: nn.Module, *, half: bool) -> bytes:
 
 
 def write(folder: Path, name: str, data: bytes) -> None:
-    """Writes beside the target, then moves it into place."""
+    """Write beside the target, then move it into place."""
     part = folder / f".{name}.part"
     part.write_bytes(data)
     os.replace(part, folder / name)
 
 
 def store(folder: Path, name: str, data: bytes, config: dict[str, Any]) -> None:
-    """Writes a weights file and the config that names it, the weights first."""
+    """Write a weights file, then the config that names it."""
     folder.mkdir(parents=True, exist_ok=True)
     config["files"][name] = {"sha256": digest(data), "size": len(data)}
     write(folder, name, data)
     write(folder, "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
-def check_domain(folder: Path, spectrum: SpectrumConfig, waveform: WaveformConfig | None) -> None:
-    """DeepsepError unless a priors folder, where there is one, is of this domain and representation."""
-    if not (folder / "config.json").exists():
-        return
-    config = read_config(folder)
-    if waveform_of(config) != waveform:
+def check_domain(folder: Path, domain: Domain) -> None:
+    """Raise DeepsepError if a folder holds priors of another domain or representation."""
+    if (folder / "config.json").exists() and domain_of(read_config(folder)) != domain:
         raise DeepsepError(
-            f"{folder}: its priors are of another domain, rate or level ({config['domain']}); "
-            "choose another output folder"
+            f"{folder}: its priors are of another domain, spectrum, rate or level; choose another output folder"
         )
-    if from_dict(SpectrumConfig, config["spectrum"]) != spectrum:
-        raise DeepsepError(f"{folder}: its priors use another spectrum; choose another output folder")
 
 
-def save_prior(
-    folder: Path,
-    source: str,
-    prior: FlowPrior | WaveformPrior,
-    spectrum: SpectrumConfig,
-    info: dict[str, Any],
-    waveform: WaveformConfig | None = None,
-) -> None:
-    """Adds an instrument to a priors folder, or replaces it; `info` is the statement of its data and training."""
+def save_prior(folder: Path, source: str, flow: Flow, domain: Domain, info: Mapping[str, Any]) -> None:
+    """Add an instrument to a priors folder, or replace it; `info` states its data and training."""
     check_name(source)
-    check_domain(folder, spectrum, waveform)
+    check_domain(folder, domain)
     if (folder / "config.json").exists():
         config = read_config(folder)
     else:
-        config = {"format": FORMAT, "domain": "spectral", "sources": [], "spectrum": to_dict(spectrum)}
-        config |= {"priors": {}, "files": {}}
-        if waveform:
-            config |= {"domain": "waveform", "waveform": to_dict(waveform)}
+        config = {"format": FORMAT, "sources": [], **domain.to_config(), "priors": {}, "files": {}}
     if source not in config["sources"]:
         config["sources"].append(source)
-    config["priors"][source] = {"flow": to_dict(prior.config), **info}
-    # a prior of samples predicts them to a hundredth: half precision is too coarse
-    store(folder, f"{source}.safetensors", packed(prior, half=waveform is None), config)
+    config["priors"][source] = {"flow": to_dict(flow.config), **info}
+    store(folder, f"{source}.safetensors", pack(flow, half=domain.half), config)
 
 
 def save_encoder(
-    folder: Path, encoder: Encoder | WaveformEncoder, sources: list[str], info: dict[str, Any]
+    folder: Path, encoder: AmortizedPosterior, sources: Sequence[str], info: Mapping[str, Any]
 ) -> None:
-    """Adds the amortized posterior of these sources to a priors folder, or replaces it."""
+    """Add the amortized posterior of these sources to a priors folder, or replace it."""
     config = read_config(folder)
-    config["encoder"] = {"sources": sources, "network": to_dict(encoder.config), **info}
-    store(folder, "encoder.safetensors", packed(encoder, half=True), config)
+    config["encoder"] = {"sources": list(sources), "network": to_dict(encoder.config), **info}
+    store(folder, "encoder.safetensors", pack(encoder, half=True), config)

@@ -1,9 +1,9 @@
-"""The amortized posterior q(x_1..x_K | m): one network pass from a mixture to all its sources.
+"""The amortized posterior q(x_1..x_K | m): one network pass from a mixture's bands to those of all its sources.
 
-Shape suffixes: b batch, k stem, c feature plane, d band, n frame, t sample.
+Shape suffixes: b batch, k stem, c feature plane, d band, n frame.
 
-Spectral domain: q is Gaussian around ln P + log softmax_k(net(m)): the means' Wiener gains are the softmax itself, so
-the mean of q always explains the whole mixture. Time domain: Gaussian around samples that sum to the mixture.
+q is Gaussian around ln P + log softmax_k(net(m)): the means' Wiener gains are the softmax itself, so the mean of q
+always explains the whole mixture.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..config import EncoderConfig, WaveformEncoderConfig
-from ..flows.bijectors import Squeeze
-from ..flows.networks import WaveNet
-from ..inference.mixture import project
+from ..config import SpectralEncoderConfig
+from ..inference.encoder import AmortizedPosterior
 from .spectrum import Spectrum
 
-__all__ = ["BandPosterior", "Encoder", "WaveformEncoder", "WaveformPosterior", "mixture_features"]
+__all__ = ["BandPosterior", "UNet", "mixture_features"]
 
 
 class BandPosterior(NamedTuple):
@@ -85,8 +83,8 @@ class Block(nn.Module):
         return h
 
     @torch.no_grad()
-    def silenced(self) -> Block:
-        """Itself with nothing to say yet: the start of a residual block."""
+    def zero_output(self) -> Block:
+        """Make the output zero, so that a residual block starts as the identity; return the block."""
         last = self.convolutions[-2]
         assert isinstance(last, nn.BatchNorm2d)
         for parameter in (last.weight, *self.dense.up.parameters()):
@@ -94,12 +92,11 @@ class Block(nn.Module):
         return self
 
 
-class Encoder(nn.Module):
-    """U-Net (Jansson et al. 2017) with dense layers along the bands; no state beyond `context` frames."""
+class UNet(AmortizedPosterior):
+    """U-Net (Jansson et al. 2017) with dense layers along the bands; it sees `config.context` frames to either side."""
 
-    def __init__(self, config: EncoderConfig, stems: int) -> None:
-        super().__init__()
-        self.config, self.stems = config, stems
+    def __init__(self, config: SpectralEncoderConfig, stems: int) -> None:
+        super().__init__(config, stems)
         widths, levels = config.widths, len(config.widths)
         self.padded = -(-config.bands // 2**levels) * 2**levels
         bands = [self.padded // 2 ** (i + 1) for i in range(levels)]
@@ -109,7 +106,7 @@ class Encoder(nn.Module):
             for i in range(levels)
         )
         self.deep = nn.ModuleList(
-            Block(widths[-1], widths[-1], bands[-1], config.bottleneck, 1 + i % 2).silenced()
+            Block(widths[-1], widths[-1], bands[-1], config.bottleneck, 1 + i % 2).zero_output()
             for i in range(config.deep)
         )
         self.pool = nn.ModuleList(nn.Conv2d(w, w, 2, stride=2, groups=w) for w in widths[:-1])
@@ -122,14 +119,6 @@ class Encoder(nn.Module):
         self.last = nn.ConvTranspose2d(widths[0], 2 * stems, 4, stride=2, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
-
-    @torch.no_grad()
-    def reorder(self, order: list[int]) -> None:
-        """Makes stem order[k] of now stem k."""
-        rows = [k + half for half in (0, self.stems) for k in order]
-        self.last.weight.copy_(self.last.weight[:, rows])
-        assert self.last.bias is not None
-        self.last.bias.copy_(self.last.bias[rows])
 
     def forward(self, features_bcdn: Tensor) -> BandPosterior:
         """Features as of `mixture_features`; the frames must be a multiple of 2 ** levels."""
@@ -147,54 +136,5 @@ class Encoder(nn.Module):
         for i in reversed(range(len(self.up))):
             h = self.up[i](torch.cat([self.unpool[i](h), skips[i]], 1))
         out = self.last(h)[:, :, :d].to(features_bcdn.dtype)
-        logits, log_std = out.unflatten(1, (2, self.stems)).unbind(1)
+        logits, log_std = self.ordered(out.unflatten(1, (2, self.stems)))
         return BandPosterior(torch.log_softmax(logits, 1), (log_std - 1).clamp(-4, 1))
-
-
-class WaveformPosterior(NamedTuple):
-    """q's parameters on samples: mean, which sums to the mixture, and log standard deviation; both (b, k, 1, t)."""
-
-    mean: Tensor
-    log_std: Tensor
-
-
-class WaveformEncoder(nn.Module):
-    """q(s_1..s_K | m) on samples (thesis Algorithm 3): squeezed frames through cycles of a non-causal WaveNet."""
-
-    def __init__(self, config: WaveformEncoderConfig, stems: int) -> None:
-        super().__init__()
-        self.config, self.stems = config, stems
-        self.squeeze = Squeeze(config.squeeze)
-        cycles = -(-config.layers // config.cycle)
-        depths = [min(config.cycle, config.layers - i * config.cycle) for i in range(cycles)]
-        widths = [config.squeeze, *[config.hidden] * (cycles - 1)]
-        nets = [
-            WaveNet(width, config.hidden, config.hidden, depth, config.kernel, 1)
-            for width, depth in zip(widths, depths, strict=True)
-        ]
-        self.body = nn.ModuleList(nets)
-        self.last = nn.Conv1d(config.hidden, 2 * stems * config.squeeze, 1)
-        for net in nets:
-            nn.init.kaiming_uniform_(net.last.weight, a=5**0.5)  # WaveNets start at zero: right for couplings
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
-
-    @torch.no_grad()
-    def reorder(self, order: list[int]) -> None:
-        """Makes stem order[k] of now stem k."""
-        for parameter in (self.last.weight, self.last.bias):
-            assert parameter is not None
-            by_stem = parameter.reshape(2, self.stems, self.config.squeeze, *parameter.shape[1:])
-            parameter.copy_(by_stem[:, order].flatten(0, 2))
-
-    def forward(self, mix_b1t: Tensor) -> WaveformPosterior:
-        """A mixture (b, 1, t), t a multiple of the squeeze."""
-        level = mix_b1t.flatten(1).square().mean(1, keepdim=True).clamp_min(1e-8).sqrt()
-        h, _ = self.squeeze(mix_b1t / level[..., None])
-        for i, net in enumerate(self.body):
-            h = net(h, level.log()) if i == 0 else h + net(h, level.log())
-        out = self.last(torch.nn.functional.silu(h))
-        planes, _ = self.squeeze.inverse(out)  # (b, 2 k, t)
-        mean, log_std = planes.reshape(len(planes), 2, self.stems, -1).unbind(1)
-        mean = project((mean * level[..., None])[:, :, None], mix_b1t)
-        return WaveformPosterior(mean, (log_std - 1).clamp(-7, 1)[:, :, None])

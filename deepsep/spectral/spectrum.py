@@ -13,6 +13,7 @@ have ceil(t / hop) + 3 frames that touch them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,16 +21,7 @@ from torch import Tensor
 
 from ..config import SpectrumConfig
 
-__all__ = ["Spectrum", "band_edges", "fft_size", "stereo_power"]
-
-
-def band_edges(config: SpectrumConfig) -> list[int]:
-    """First bin of each band, and one past the last bin: width 1, then bin / single_bins."""
-    bins = config.n_fft // 2 + 1
-    edges = [0]
-    while edges[-1] < bins:
-        edges.append(min(bins, edges[-1] + max(1, round(edges[-1] / config.single_bins))))
-    return edges
+__all__ = ["Spectrum", "fft_size", "spectrum_at", "stereo_power"]
 
 
 def fft_size(config: SpectrumConfig, rate: int) -> int:
@@ -60,7 +52,7 @@ class Spectrum:
         self.rate = rate or config.rate
         self.n_fft = config.n_fft if self.rate == config.rate else fft_size(config, self.rate)
         self.hop = self.n_fft // 4
-        edges = band_edges(config)
+        edges = config.band_edges
         self.bands = len(edges) - 1
         band = np.repeat(np.arange(self.bands), np.diff(edges))
         bins = self.n_fft // 2 + 1
@@ -165,6 +157,12 @@ class Spectrum:
     def to_power(self, x_dn: Tensor) -> Tensor:
         """x -> band power, the floor included: exp(scale x + shift)."""
         return (self.config.scale * x_dn + self.config.shift).exp()
+
+
+@lru_cache(maxsize=8)
+def spectrum_at(config: SpectrumConfig, rate: int, device: str) -> Spectrum:
+    """The STFT at a rate on a device, made once."""
+    return Spectrum(config, rate, device)
 
 
 def stereo_power(spectra_cfn: Tensor, spectrum: Spectrum) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..config import SpectrumConfig
 from ..errors import MissingExtra
-from .spectrum import Spectrum, band_edges
+from .spectrum import Spectrum
 
 __all__ = ["COLUMNS", "SpreadMap", "Uncertainty", "check_pictures", "draw", "save"]
 
@@ -52,14 +52,14 @@ class SpreadMap:
         self.frames = spectrum.frames(samples)
         self.columns = min(COLUMNS, self.frames)
         self.present_d = spectrum.present_d.numpy()
-        edges = np.array(band_edges(config), np.float64)
+        edges = np.array(config.band_edges, np.float64)
         self.band_hz = ((edges[:-1] + edges[1:] - 1) / 2 * rate / spectrum.n_fft)[self.present_d]
         self.frame_s = (np.arange(self.frames) - 1) * spectrum.hop / rate  # a frame's middle
         self.total_kdn = np.zeros((len(self.stems), int(self.present_d.sum()), self.columns))
         self.done = 0
 
-    def hear(self, std_kdn: Tensor) -> None:
-        """Takes the next frames' standard deviations; a column's variance is the mean of its frames'."""
+    def add(self, std_kdn: Tensor) -> None:
+        """Add the next frames' standard deviations (k, d, n); a column's variance is the mean of its frames'."""
         n = min(std_kdn.shape[-1], self.frames - self.done)
         if n <= 0:
             return
@@ -70,7 +70,7 @@ class SpreadMap:
         self.done += n
 
     def result(self) -> Uncertainty:
-        """The map; where no frame was heard (silence), it is certain."""
+        """The map; it is 0, certain, where no frame was added (silence)."""
         column = np.arange(self.frames) * self.columns // self.frames
         count = np.bincount(column, minlength=self.columns)
         return Uncertainty(

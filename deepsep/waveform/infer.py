@@ -1,6 +1,6 @@
-"""A window of a mixture's samples -> samples of its sources, for priors of samples.
+"""Mono windows of a mixture's samples -> samples of its sources, for priors of samples.
 
-Shape suffixes: b batch, k stem, s sample of the posterior, c audio channel, t sample.
+Shape suffixes: b window, s draw, k stem, t sample.
 """
 
 from __future__ import annotations
@@ -8,125 +8,91 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..config import SgldConfig
-from ..flows.flow import DefensivePrior, WaveformPrior
-from ..inference import chunks, sgld
-from ..inference.mixture import SumLikelihood, project
+from ..config import WaveformSgldConfig
+from ..inference import sgld
+from ..inference.mixture import project
+from ..inference.model import Model
 from ..inference.posterior import Posterior
-from ..models.folder import Model
-from ..spectral.encoder import WaveformEncoder
-from ..spectral.infer import Settings
+from ..inference.settings import Settings
+from .encoder import WaveformEncoder
+from .flow import DefensivePrior
+from .likelihood import SumLikelihood
 
-__all__ = ["likeliest", "separate_samples", "window_stems"]
-
-
-def window_stems(batch: Sequence[chunks.Window], model: Model, settings: Settings) -> list[Tensor]:
-    """Stems (s k, c, t) of each window (c, t), every channel on its own; none where it reaches past the signal.
-
-    A mirror image runs backwards in time, which priors of samples would hear.
-    """
-    spans = [(max(0, -window.first), window.end) for window in batch]
-    stems = [w.spectra.new_zeros(settings.samples * len(model.sources), *w.spectra.shape) for w in batch]
-    for start, end in set(spans):
-        own = [i for i, span in enumerate(spans) if span == (start, end)]
-        rows = torch.cat([batch[i].spectra[:, start:end] for i in own])
-        first = [batch[i].first + start for i in own for _ in batch[i].spectra]
-        found = separate_samples(rows, model, settings, first=first)
-        for i, part in zip(own, found.chunk(len(own)), strict=True):
-            stems[i][..., start:end] = part.permute(1, 2, 0, 3).flatten(0, 1)
-    return stems
+__all__ = ["likeliest", "separate_samples"]
 
 
 @torch.no_grad()
 def separate_samples(
-    mix_ct: Tensor, model: Model, settings: Settings, *, first: Sequence[int] | None = None
+    mix_bt: Tensor, model: Model, settings: Settings, *, first: Sequence[int] | None = None
 ) -> Tensor:
-    """Stems of mono mixtures (c, t) at the priors' rate and level: (c, s, k, t); each of the s sums to its mixture.
+    """Stems (b, s, k, t) of mono mixtures (b, t) at the priors' rate and level; every draw sums to its mixture.
 
-    With SGLD the best of its chains, by log p(s_1) + ... + log p(s_K) at the last noise level; with
-    `settings.samples` each sample is a chain of its own. `first` numbers each mixture's first sample in its track.
+    With SGLD the best of its chains, by log p(s_1) + ... + log p(s_K) at the last noise level; several draws are a
+    chain each. `first` has the number of each mixture's first sample in its track.
     """
-    c, t = mix_ct.shape
-    multiple = multiple_of(model)
-    padded = torch.nn.functional.pad(mix_ct, (0, -t % multiple))[:, None]
-    first = first or [0] * c
-    if settings.method == "encoder":
-        stems = encoder_stems(padded, first, model, settings)
-    else:
-        stems = sgld_stems(padded, first, model, settings)
-    return stems[..., :t]
-
-
-def within_range(config: SgldConfig, model: Model) -> SgldConfig:
-    """The same with noise levels that every prior has been trained on."""
-    own = [prior.config for prior in model.priors.values() if isinstance(prior, WaveformPrior)]
-    high = min([config.sigma_max, *(flow.sigma_max for flow in own)])
-    low = max([config.sigma_min, *(flow.sigma_min for flow in own)])
-    return replace(config, sigma_max=high, sigma_min=min(low, high))
+    b, t = mix_bt.shape
+    padded = torch.nn.functional.pad(mix_bt, (0, -t % multiple_of(model)))[:, None]
+    infer = encoder_stems if settings.method == "encoder" else sgld_stems
+    return infer(padded, first or [0] * b, model, settings)[..., :t]
 
 
 def multiple_of(model: Model) -> int:
     """What a number of samples must be a multiple of for every network."""
-    own = [prior.config.multiple for prior in model.priors.values() if isinstance(prior, WaveformPrior)]
-    if isinstance(model.encoder, WaveformEncoder):
-        own.append(model.encoder.config.squeeze)
-    return math.lcm(*own)
+    multiples = [flow.config.multiple for flow in model.priors.values()]
+    return math.lcm(*multiples, model.encoder.config.squeeze if model.encoder is not None else 1)
 
 
-def encoder_stems(mix_c1t: Tensor, first: Sequence[int], model: Model, settings: Settings) -> Tensor:
-    """q's mean, or draws from q moved onto the mixture: (c, s, k, t)."""
-    assert isinstance(model.encoder, WaveformEncoder)
-    q = model.encoder(mix_c1t)
-    if settings.samples == 1:
-        mean: Tensor = q.mean
-        return mean.transpose(1, 2)
-    shape = (q.mean.shape[1], 1, q.mean.shape[3])
+def within_range(config: WaveformSgldConfig, model: Model) -> WaveformSgldConfig:
+    """The same settings with noise levels that every prior has been trained on."""
+    flows = [flow.config for flow in model.priors.values()]
+    high = min([config.sigma_max, *(flow.sigma_max for flow in flows)])
+    low = max([config.sigma_min, *(flow.sigma_min for flow in flows)])
+    return replace(config, sigma_max=high, sigma_min=min(low, high))
+
+
+def encoder_stems(mix_b1t: Tensor, first: Sequence[int], model: Model, settings: Settings) -> Tensor:
+    """q's mean, or draws from q moved onto the mixture: (b, s, k, t)."""
+    q = cast(WaveformEncoder, model.encoder)(mix_b1t)
+    if settings.draws == 1:
+        return cast(Tensor, q.mean.transpose(1, 2))
     draws = []
-    for number in range(settings.samples):
-        noise = [sgld.frame_noise(settings.seed, number, at, shape)(0) for at in first]
-        draws.append(project(q.mean + q.log_std.exp() * torch.stack(noise).to(q.mean), mix_c1t))
+    for number in range(settings.draws):
+        noise = sgld.window_noise(settings.seed, [number] * len(mix_b1t), first, q.mean)(0)
+        draws.append(project(q.mean + q.log_std.exp() * noise, mix_b1t))
     return torch.cat(draws, 2).transpose(1, 2)
 
 
-def sgld_stems(mix_c1t: Tensor, first: Sequence[int], model: Model, settings: Settings) -> Tensor:
-    """Annealed Langevin on samples, all chains at once, at noise levels that the priors know: (c, s, k, t)."""
-    config = within_range(settings.sgld, model)
-    c, k, t = len(mix_c1t), len(model.sources), mix_c1t.shape[-1]
-    chains = settings.samples if settings.samples > 1 else config.chains
-    mixes = mix_c1t.repeat_interleave(chains, 0)  # (c chains, 1, t)
+def sgld_stems(mix_b1t: Tensor, first: Sequence[int], model: Model, settings: Settings) -> Tensor:
+    """Annealed Langevin on samples, all chains at once, at noise levels that the priors know: (b, s, k, t)."""
+    config = within_range(cast(WaveformSgldConfig, settings.sgld), model)
+    b, k, t = len(mix_b1t), len(model.sources), mix_b1t.shape[-1]
+    chains = settings.draws if settings.draws > 1 else config.chains
+    mixes = mix_b1t.repeat_interleave(chains, 0)  # (b chains, 1, t)
     if settings.init == "encoder":
-        assert isinstance(model.encoder, WaveformEncoder)
-        start = model.encoder(mixes).mean
+        start = cast(WaveformEncoder, model.encoder)(mixes).mean
     else:
         start = project(mixes.new_zeros(len(mixes), k, 1, t), mixes)
-    priors = [DefensivePrior(p) if isinstance(p, WaveformPrior) else p for p in model.priors.values()]
+    priors = [DefensivePrior(flow) for flow in model.priors.values()]
     posterior = Posterior(priors, SumLikelihood(mixes, config.gamma), config.likelihood, config.denoise)
-    noises = [
-        sgld.frame_noise(settings.seed, chain, at, (k, 1, t)) for at in first for chain in range(chains)
-    ]
-
-    def noise(number: int) -> Tensor:
-        return torch.stack([draw(number) for draw in noises]).to(start)
-
-    total, count = torch.zeros_like(start), 0
-    for state, info in sgld.anneal(start, posterior, config, noise):
-        if state.step > config.burn_in:
-            total, count = total + info.denoised, count + 1
-    stems = project(total / count, mixes)
-    by_chain = stems.reshape(c, chains, k, t)
-    if settings.samples > 1 or chains == 1:
+    rows = [(chain, at) for at in first for chain in range(chains)]
+    noise = sgld.window_noise(settings.seed, [chain for chain, _ in rows], [at for _, at in rows], start)
+    late = [info.denoised for info in sgld.late_iterates(start, posterior, config, noise)]
+    stems = project(sum(late, start=torch.zeros_like(start)) / len(late), mixes)
+    by_chain = stems.reshape(b, chains, k, t)
+    if settings.draws > 1 or chains == 1:
         return by_chain
     return likeliest(by_chain, model, config.sigma_min)[:, None]
 
 
-def likeliest(stems_cskt: Tensor, model: Model, sigma: float) -> Tensor:
-    """The sample s of each mixture with the highest log p(s_1) + ... + log p(s_K) at a noise level: (c, k, t)."""
-    flat = stems_cskt.flatten(0, 1)
-    fits = [p.log_prob(flat[:, i, None], sigma) for i, p in enumerate(model.priors.values())]
-    fit_cs = torch.stack(fits).sum(0).reshape(stems_cskt.shape[:2])
-    best: Tensor = stems_cskt[torch.arange(len(fit_cs)), fit_cs.argmax(1).cpu()]
+def likeliest(stems_bskt: Tensor, model: Model, sigma: float) -> Tensor:
+    """The draw s of each mixture with the highest log p(s_1) + ... + log p(s_K) at a noise level: (b, k, t)."""
+    flat = stems_bskt.flatten(0, 1)
+    fits = [flow.log_prob(flat[:, i, None], sigma) for i, flow in enumerate(model.priors.values())]
+    fit_bs = torch.stack(fits).sum(0).reshape(stems_bskt.shape[:2])
+    best: Tensor = stems_bskt[torch.arange(len(fit_bs)), fit_bs.argmax(1).cpu()]
     return best

@@ -1,0 +1,46 @@
+"""Every setting and its default, once, for the library and the command line alike. May import: errors.
+
+Configurations are frozen and keyword-only, and check themselves when they are built. No torch here.
+"""
+
+from .choices import (
+    BitDepth,
+    Codec,
+    Format,
+    Init,
+    Level,
+    Mask,
+    Method,
+    Metric,
+    Objective,
+    Shuffle,
+    Start,
+    check_choice,
+)
+from .networks import (
+    SpectralEncoderConfig,
+    SpectralFlowConfig,
+    SpectrumConfig,
+    WaveformConfig,
+    WaveformEncoderConfig,
+    WaveformFlowConfig,
+)
+from .plain import from_dict, to_dict
+from .sgld import SURE_CHAINS, SgldConfig, SpectralSgldConfig, WaveformSgldConfig, changed, fits_some_domain
+from .training import (
+    CONTRAST_FRAMES,
+    ENCODER_FRAMES,
+    PRIOR_FRAMES,
+    ContrastTraining,
+    EncoderTraining,
+    PriorTraining,
+    TrainConfig,
+)
+
+__all__ = [
+    "CONTRAST_FRAMES", "ENCODER_FRAMES", "PRIOR_FRAMES", "SURE_CHAINS", "BitDepth", "Codec", "ContrastTraining",
+    "EncoderTraining", "Format", "Init", "Level", "Mask", "Method", "Metric", "Objective", "PriorTraining",
+    "SgldConfig", "Shuffle", "SpectralEncoderConfig", "SpectralFlowConfig", "SpectralSgldConfig",
+    "SpectrumConfig", "Start", "TrainConfig", "WaveformConfig", "WaveformEncoderConfig", "WaveformFlowConfig",
+    "WaveformSgldConfig", "changed", "check_choice", "fits_some_domain", "from_dict", "to_dict",
+]  # fmt: skip

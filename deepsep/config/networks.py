@@ -1,0 +1,198 @@
+"""The STFT and its bands, and the shapes of the networks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..errors import DeepsepError
+from .choices import Level, Mask, Shuffle, check_choice
+
+__all__ = [
+    "SpectralEncoderConfig",
+    "SpectralFlowConfig",
+    "SpectrumConfig",
+    "WaveformConfig",
+    "WaveformEncoderConfig",
+    "WaveformFlowConfig",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectrumConfig:
+    """The STFT, its bands, and the affine map from log band power to the unit x that the flows model."""
+
+    rate: int = 44100
+    n_fft: int = 4096  # Hann window; the hop is a quarter of it
+    single_bins: int = 64  # bands of one bin up to here, then of width bin / single_bins
+    floor_db: float = -72.0  # added to every band power, relative to a mixture of RMS 1
+    shift: float = -8.0  # x = (ln(power + floor) - shift) / scale
+    scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.n_fft % 4 or self.n_fft < 64:
+            raise DeepsepError(f"n_fft must be a multiple of 4 and at least 64, got {self.n_fft}")
+        if self.scale <= 0 or self.single_bins < 1 or self.rate < 1:
+            raise DeepsepError("scale, single_bins and rate of a spectrum must be positive")
+
+    @property
+    def band_edges(self) -> list[int]:
+        """First bin of each band, and one past the last bin: width 1, then bin / single_bins."""
+        bins = self.n_fft // 2 + 1
+        edges = [0]
+        while edges[-1] < bins:
+            edges.append(min(bins, edges[-1] + max(1, round(edges[-1] / self.single_bins))))
+        return edges
+
+    @property
+    def bands(self) -> int:
+        """How many bands there are, which is the size of x."""
+        return len(self.band_edges) - 1
+
+
+BANDS = SpectrumConfig().bands  # 293
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectralFlowConfig:
+    """A noise-conditional flow prior on x (d, n): d channels (bands), n frames."""
+
+    channels: int = BANDS
+    steps: int = 8  # flow steps: ActNorm, invertible 1x1 convolution, affine coupling
+    hidden: int = 96  # width of each coupling's WaveNet
+    layers: int = 3  # dilated layers of each WaveNet, dilation 2**i
+    kernel: int = 3
+    log_scale_bound: float = 2.0  # |log s| of a coupling stays below
+    sigma_min: float = 0.1
+    sigma_max: float = 2.0
+
+    @property
+    def multiple(self) -> int:
+        """What the number of frames must be a multiple of: any number will do."""
+        return 1
+
+    def __post_init__(self) -> None:
+        if min(self.channels - 1, self.steps, self.hidden, self.layers, self.kernel) < 1:
+            raise DeepsepError("a flow needs 2 or more channels and 1 or more steps, layers and hidden units")
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise DeepsepError(
+                f"noise levels must be 0 < min < max, got {self.sigma_min:g} and {self.sigma_max:g}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaveformConfig:
+    """The time domain: at which rate priors hear samples, how many at a time, and at which level."""
+
+    rate: int = 14700
+    window: int = 512  # samples of a training example, and of a window in separation
+    level: Level = "relative"  # to a mixture of RMS 1; "absolute" takes samples as they are
+
+    def __post_init__(self) -> None:
+        if self.window < 64 or self.window % 64:
+            raise DeepsepError(f"a window must be a multiple of 64 samples, got {self.window}")
+        if self.rate < 1:
+            raise DeepsepError(f"the rate of a waveform must be positive, got {self.rate}")
+        check_choice("level", self.level, Level)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaveformFlowConfig:
+    """A noise-conditional flow prior on samples (1, t): blocks of a squeeze, flows, and a split (FloWaveNet)."""
+
+    squeeze: tuple[int, ...] = (16,)  # factor of each block, time into channels
+    flows: int = 6  # of each block: ActNorm, shuffle, affine coupling
+    mask: Mask = "channel"  # what a coupling is given: channels, frames (checkerboard), or either in turn
+    shuffle: Shuffle = "conv"  # before each coupling: an invertible 1x1 convolution, or channels reversed
+    split: bool = (
+        False  # after each block but the last, half the channels leave, with learned mean and variance
+    )
+    hidden: int = 64
+    layers: int = 5
+    kernel: int = 3
+    log_scale_bound: float = 3.0
+    sigma_min: float = 0.01
+    sigma_max: float = 6.0
+    bands: int = BANDS  # of the mean spectrum that is kept for the stationary Wiener filter
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "squeeze", tuple(self.squeeze))
+        if not self.squeeze or min(self.squeeze) < 1 or self.squeeze[0] < 2:
+            raise DeepsepError(
+                "a waveform flow needs one or more blocks, the first of a squeeze of 2 or more"
+            )
+        if min(self.flows, self.hidden, self.layers, self.kernel) < 1:
+            raise DeepsepError("a waveform flow needs 1 or more flows, layers and hidden units")
+        check_choice("mask", self.mask, Mask)
+        check_choice("shuffle", self.shuffle, Shuffle)
+        if min(self.channels()) < 2:
+            raise DeepsepError("the splits leave a block of one channel; squeeze more, or split less")
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise DeepsepError(
+                f"noise levels must be 0 < min < max, got {self.sigma_min:g} and {self.sigma_max:g}"
+            )
+
+    def channels(self) -> list[int]:
+        """Channels of each block."""
+        found, width = [], 1
+        for factor in self.squeeze:
+            width *= factor
+            found.append(width)
+            width = width // 2 if self.split else width
+        return found
+
+    @property
+    def multiple(self) -> int:
+        """What the number of samples must be a multiple of."""
+        return math.prod(self.squeeze)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectralEncoderConfig:
+    """The amortized posterior q(x_1..x_K | m): a U-Net over bands and frames."""
+
+    bands: int = BANDS
+    widths: tuple[int, ...] = (32, 64, 128)  # channels of each level; each halves bands and frames
+    bottleneck: int = 32  # hidden units of the dense layers along the bands
+    deep: int = 3  # further residual blocks at the deepest level, for a longer view
+    context: int = 0  # frames on either side that an estimate is given; 0 takes as many as it can use
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        if not self.widths or min(self.widths) < 1:
+            raise DeepsepError("an encoder needs one or more levels of one or more channels")
+        if self.deep < 0:
+            raise DeepsepError(f"the number of deep blocks cannot be negative, got {self.deep}")
+        if not self.context:
+            object.__setattr__(self, "context", -(-self.reach // self.multiple) * self.multiple)
+        if self.context % self.multiple or self.context < self.reach:
+            raise DeepsepError(
+                f"context must be a multiple of {self.multiple} frames and at least {self.reach}"
+            )
+
+    @property
+    def multiple(self) -> int:
+        """What the number of frames must be a multiple of."""
+        return int(2 ** len(self.widths))
+
+    @property
+    def reach(self) -> int:
+        """How many frames to either side an estimate depends on, at most."""
+        *upper, deepest = (2 << i for i in range(len(self.widths)))  # frames to a step of each level
+        wide = 3 + sum(2 + i % 2 for i in range(self.deep))  # steps that dilated convolutions reach
+        return 3 + 5 * sum(upper) + wide * deepest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaveformEncoderConfig:
+    """The amortized posterior q(s_1..s_K | m) on samples: one non-causal WaveNet on frames of `squeeze` samples."""
+
+    squeeze: int = 16
+    hidden: int = 128
+    layers: int = 12  # dilations 1, 2, 4... of `cycle` layers, then again from 1
+    cycle: int = 6
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        if min(self.squeeze, self.hidden, self.layers, self.cycle, self.kernel) < 1:
+            raise DeepsepError("a waveform encoder needs 1 or more layers, hidden units and samples a frame")

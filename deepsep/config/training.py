@@ -1,0 +1,84 @@
+"""The settings of a training run, one class for each kind of run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DeepsepError
+from .choices import Objective, check_choice
+
+__all__ = [
+    "CONTRAST_FRAMES",
+    "ENCODER_FRAMES",
+    "PRIOR_FRAMES",
+    "ContrastTraining",
+    "EncoderTraining",
+    "PriorTraining",
+    "TrainConfig",
+]
+
+PRIOR_FRAMES, ENCODER_FRAMES, CONTRAST_FRAMES = 128, 96, 64  # of a training example, 43 a second
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training run; it ends at `steps` or after `minutes`, whichever comes first."""
+
+    steps: int = 20000
+    minutes: float = math.inf
+    batch: int = 16  # examples a step
+    frames: int | None = None  # of an example of bands; one of samples is as long as the domain's window
+    lr: float = 1e-3
+    warmup: int = 200
+    ema: float = 0.999
+    clip_norm: float = 5.0
+    save_minutes: float = 5.0
+    seed: int = 0
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.frames or 1) < 1 or self.minutes <= 0 or self.lr <= 0:
+            raise DeepsepError("steps, minutes, batch, frames and learning rate must be positive")
+        if not 0 <= self.ema < 1:
+            raise DeepsepError(f"ema must lie in [0, 1), got {self.ema:g}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorTraining(TrainConfig):
+    """The training of one instrument's prior."""
+
+    score_weight: float = 0.0  # of denoising score matching beside likelihood
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderTraining(TrainConfig):
+    """The training of an amortized posterior, on simulated mixtures, by the ELBO, or both."""
+
+    batch: int = 8
+    lr: float = 1.5e-3
+    objective: Objective = "both"
+    elbo_weight: float = 0.1  # of the ELBO beside the loss on simulated mixtures
+    mixtures: Path | None = None  # unlabelled songs for the ELBO, in place of simulated mixtures
+    workers: int = 1  # processes that simulate mixtures
+    draws: int = 2  # stretches of sound that the mixtures of a batch are made of
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        check_choice("objective", self.objective, Objective)
+        if self.mixtures is not None and self.objective == "simulated":
+            raise DeepsepError("mixtures are for the ELBO; the objective simulated has none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContrastTraining(TrainConfig):
+    """The training of several priors against one another."""
+
+    batch: int = 4
+    lr: float = 4e-5
+    warmup: int = 50
+    ema: float = 0.998
+    likelihood_weight: float = 0.5  # of bits per dimension beside the SDR in dB
+    workers: int = 1  # processes that simulate mixtures
+    draws: int = 2  # stretches of sound that the mixtures of a batch are made of

@@ -1,0 +1,60 @@
+"""How to separate: the method, the sampler's settings, the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from ..config import Init, Method, SgldConfig, SpectralSgldConfig, check_choice
+from ..errors import DeepsepError
+
+__all__ = ["Settings", "choose_method", "pick_device"]
+
+ChosenMethod = Literal["sgld", "encoder"]
+ChosenInit = Literal["mixture", "encoder"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How to separate, nothing left open."""
+
+    method: ChosenMethod = "encoder"
+    init: ChosenInit = "mixture"
+    sgld: SgldConfig = field(default_factory=SpectralSgldConfig)
+    seed: int = 0
+    batch_size: int = 2  # windows at a time
+    device: str = "cpu"
+    draws: int = 1  # 1 is the point estimate; more are that many draws from the posterior
+
+
+def pick_device(name: str) -> str:
+    """ "auto" -> cuda, mps or cpu. DeepsepError for a device that is not there."""
+    have = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return "cuda" if have["cuda"] else "mps" if have["mps"] else "cpu"
+    kind = name.split(":")[0]
+    if kind not in have:
+        raise DeepsepError(f"unknown device {name!r}; choose auto, cpu, cuda or mps")
+    if not have[kind]:
+        raise DeepsepError(
+            f"--device {name}: this PyTorch ({torch.__version__}) finds no {kind} device; use --device cpu"
+        )
+    return name
+
+
+def choose_method(method: Method, init: Init, *, has_encoder: bool) -> tuple[ChosenMethod, ChosenInit]:
+    """What "auto" means for priors with or without an encoder. DeepsepError for a method that they do not have.
+
+    The encoder wherever there is one: it is faster on every device, and better on songs (docs/results.md).
+    """
+    check_choice("method", method, Method)
+    check_choice("init", init, Init)
+    if not has_encoder and "encoder" in (method, init):
+        raise DeepsepError(
+            "these priors have no encoder for just these sources; use --method sgld --init mixture, "
+            "or train one: deepsep train-encoder"
+        )
+    chosen: ChosenMethod = "encoder" if method == "encoder" or (method == "auto" and has_encoder) else "sgld"
+    return chosen, "encoder" if has_encoder and init != "mixture" else "mixture"

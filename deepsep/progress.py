@@ -1,0 +1,41 @@
+"""How the library tells what it is doing: it never prints, it calls back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+__all__ = ["Listener", "Status", "TrainResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a training run is.
+
+    fraction runs from 0 to 1; rate is in steps a second, eta in seconds. figures are smoothed over steps; held_out
+    are those of recordings that are never trained on.
+    """
+
+    step: int
+    fraction: float
+    rate: float
+    eta: float
+    figures: dict[str, float] = field(default_factory=dict)
+    held_out: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a training run ended: its last status, and whether it came to its end (False after Ctrl-C)."""
+
+    status: Status
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What a training run calls: `files` (read, in all), `note` (a line a user should see), `step` after each step."""
+
+    files: Callable[[int, int], None] | None = None
+    note: Callable[[str], None] | None = None
+    step: Callable[[Status], None] | None = None

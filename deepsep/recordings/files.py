@@ -1,0 +1,125 @@
+"""Folders of recordings: which files they hold, and caches of what was computed from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from ..audio import files as audio
+from ..audio.loudness import Loudness
+from ..errors import DeepsepError
+from ..progress import Listener
+
+__all__ = ["Folders", "cached", "contents", "file_rms", "find_audio", "gather"]
+
+Folders = Sequence[Path]  # of recordings; each is drawn from by the cube root of its length
+
+
+def find_audio(folder: Path) -> list[Path]:
+    """List the audio files at any depth below `folder` (or the one file), sorted. DeepsepError if there are none."""
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise DeepsepError(f"{folder}: no such folder; give a folder of solo recordings")
+    found = sorted(
+        p for p in folder.rglob("*")
+        if p.suffix.lower() in audio.AUDIO_SUFFIXES and p.is_file() and not p.name.startswith(".")
+    )  # fmt: skip
+    if not found:
+        raise DeepsepError(
+            f"{folder}: no audio files in this folder; it should hold solo recordings (wav, flac, mp3...)"
+        )
+    return found
+
+
+def file_rms(path: Path) -> float:
+    """The gated RMS of one recording."""
+    loudness = Loudness()
+    for block in audio.read_blocks(path):
+        loudness.hear(block)
+    return loudness.rms
+
+
+def gather(folders: Sequence[Path]) -> list[tuple[Path, int]]:
+    """List every recording once, with the number of its folder: the innermost of those that hold it.
+
+    A recording listed twice could be trained on and held out at once.
+    """
+    home: dict[Path, tuple[Path, int]] = {}
+    depth = [len(folder.resolve().parts) for folder in folders]
+    for g, folder in enumerate(folders):
+        for path in find_audio(folder):
+            known = home.get(path.resolve())
+            if known is None or depth[known[1]] < depth[g]:
+                home[path.resolve()] = (path, g)
+    return sorted(home.values(), key=lambda item: (item[1], item[0]))
+
+
+def fingerprint(files: Sequence[tuple[Path, int]], *extra: object) -> str:
+    """A short hash of names, sizes and times, so that a cache made of other files is not taken for this one."""
+    lines = [f"{p.resolve()} {p.stat().st_size} {p.stat().st_mtime_ns} {g}" for p, g in files]
+    return hashlib.sha256("\n".join([*lines, repr(extra)]).encode()).hexdigest()[:16]
+
+
+def contents(folders: Sequence[Path]) -> str:
+    """A short hash of the recordings' names and sizes: the same after a move to another machine."""
+    lines = sorted(f"{path.name} {path.stat().st_size}" for path, _ in gather(folders))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def cached(
+    cache: Path,
+    kind: str,
+    files: Sequence[tuple[Path, int]],
+    settings: tuple[object, ...],
+    make: Callable[[IO[bytes], Path, int], dict[str, list[Any]]],
+    listener: Listener,
+) -> tuple[dict[str, list[Any]], Path]:
+    """Cache what `make` writes of each recording in one file; return its table and where it is.
+
+    `make` gets the open file, a recording and its folder's number, and returns rows to add to the table's lists. It
+    is called only if no cache of the same files and settings exists; caches made of other files are removed. A
+    recording that cannot be read or is silent is left out with a note, each time; DeepsepError if all are.
+    """
+    key = fingerprint(files, *settings)
+    table, store = cache / f"{kind}-{key}.json", cache / f"{kind}-{key}.bin"
+    part = store.with_suffix(".part")
+    if not (table.exists() and store.exists()):
+        cache.mkdir(parents=True, exist_ok=True)
+        made: dict[str, list[Any]] = {"left_out": []}
+        try:
+            with open(part, "wb") as out:
+                for done, (path, g) in enumerate(files):
+                    if listener.files:
+                        listener.files(done, len(files))
+                    try:
+                        rows = make(out, path, g)
+                    except DeepsepError as error:
+                        made["left_out"].append(str(error))
+                        continue
+                    for name, row in rows.items():
+                        made.setdefault(name, []).extend(row)
+                empty = out.tell() == 0
+            if empty:
+                first = made["left_out"][0]
+                raise DeepsepError(
+                    first if len(files) == 1 else f"no recording is of use; the first: {first}"
+                )
+            os.replace(part, store)
+            table.write_text(json.dumps(made))
+        finally:
+            part.unlink(missing_ok=True)
+    for path in cache.glob(f"{kind}-*"):
+        if path not in (table, store):
+            with suppress(OSError):  # another run may still have it open
+                path.unlink()
+    kept: dict[str, list[Any]] = json.loads(table.read_text())
+    if listener.note:
+        for line in kept["left_out"]:
+            listener.note(f"left out: {line}")
+    return kept, store

@@ -1,0 +1,211 @@
+"""Simulated mixtures of solo recordings: the model's own draws, sources independent of one another.
+
+Shape suffixes: b batch, k stem, g signal of a simulated mixture, d band, n frame, t sample.
+
+The squared error of a mask needs sums over each band only, and all of those follow from the signals' Gram sums
+sum_f Re(S_i S_j*), so one STFT of each signal gives many mixtures (new gains, signs, places, silences).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..audio import files as audio
+from ..recordings.banks import SampleBank
+from .spectrum import Spectrum
+
+__all__ = ["Mixtures", "concatenated", "simulate"]
+
+REPLAYED = 96  # draws of stretches that a simulator keeps, to mix them anew
+
+
+@dataclass(frozen=True, slots=True)
+class Mixtures:
+    """A batch of simulated stereo mixtures of RMS about 1, by their sums over each band's bins.
+
+    mix_bcdn: mean power of left, right, mid and side in each band (c = 4). total_bdn: P = sum |M|^2 over bins and
+    the two channels; cross_bkdn: C_k = sum Re(S_k M*); power_bkdn: Q_k = sum |S_k|^2. The squared error of a
+    mask g is g^2 P - 2 g C + Q.
+    """
+
+    mix_bcdn: Tensor
+    total_bdn: Tensor
+    cross_bkdn: Tensor
+    power_bkdn: Tensor
+
+
+def concatenated(batches: Sequence[Mixtures]) -> Mixtures:
+    """Several batches as one."""
+    names = Mixtures.__dataclass_fields__
+    return Mixtures(*(torch.cat([getattr(m, name) for m in batches]) for name in names))
+
+
+def simulate(
+    banks: Sequence[SampleBank],
+    spectrum: Spectrum,
+    *,
+    frames: int,
+    batch: int,
+    rng: torch.Generator,
+    extra: int = 2,
+    augment: bool = True,
+) -> Iterator[Mixtures]:
+    """Endless batches of simulated mixtures: the model's own draws, sources independent of one another.
+
+    Every batch is `batch` mixtures of the same g = len(banks) + extra stretches of sound. With `augment` half of the
+    batches mix stretches anew that were heard before: other equalisation, levels, signs and places.
+    """
+    random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
+    length = (frames + 3) * spectrum.hop
+    heard: list[tuple[np.ndarray, Tensor]] = []
+    while True:
+        if len(heard) == REPLAYED and random.random() < 0.5:
+            source, gram = heard[random.integers(REPLAYED)]
+        else:
+            source = np.concatenate([np.arange(len(banks)), random.integers(len(banks), size=extra)])
+            signals = [stretch(banks[k], length, spectrum.rate, random, augment) for k in source]
+            gram = gram_sums(spectrum.stft(torch.from_numpy(np.stack(signals))), spectrum)
+            if augment and len(heard) < REPLAYED:
+                heard.append((source, gram))
+            elif augment:
+                heard[random.integers(REPLAYED)] = source, gram
+        mixed = gram
+        if augment and random.random() < 0.6:  # as from a studio; else as the instruments sounded
+            gain = equaliser(len(source), spectrum, random)
+            gain = gain * cleared(gram.diagonal().movedim(-1, 0) * gain[..., None] ** 2, spectrum, random)
+            mixed = gram * (gain[:, None] * gain)[..., None]
+        gains = torch.from_numpy(random_gains(source, len(banks), batch, random))
+        batch_of = mixtures(mixed, gains, torch.from_numpy(source), len(banks), spectrum.count_d)
+        yield levelled(batch_of, random, spectrum)
+
+
+def gram_sums(spectra_gfn: Tensor, spectrum: Spectrum) -> Tensor:
+    """sum over each band's bins of Re(S_i S_j*): complex (g, f, n) -> (g, g, d, n), symmetric."""
+    g = len(spectra_gfn)
+    real, imag = spectra_gfn.real.contiguous(), spectra_gfn.imag.contiguous()
+    out = spectra_gfn.real.new_zeros(g, g, spectrum.bands, spectra_gfn.shape[-1])
+    for i in range(g):
+        product = torch.addcmul(real[i:] * real[i], imag[i:], imag[i])
+        sums = spectrum.band_power(product) * spectrum.count_d[:, None]
+        out[i, i:], out[i:, i] = sums, sums
+    return out
+
+
+def mixtures(gram: Tensor, gains: Tensor, source: Tensor, stems: int, count_d: Tensor) -> Mixtures:
+    """Mixtures of g signals by gains (b, 2, g) for left and right; `source` (g,) says whose each signal is."""
+    owner = torch.nn.functional.one_hot(source, stems).to(gains).T  # (k, g)
+    both = gram.flatten(2)
+    parts = torch.einsum("bcg,kg->bckg", gains, owner)
+    # sums of S_kc M_c* and S_kc S_kc*, from the Gram sums alone
+    mixed = torch.einsum("bch,ghx->bcgx", gains, both)
+    cross = torch.einsum("bckg,bcgx->bckx", parts, mixed)
+    own = torch.einsum("bckg,bckh,ghx->bkx", parts, parts, both)
+    total_c = cross.sum(2)
+    middle = torch.einsum("bg,bh,ghx->bx", gains[:, 0], gains[:, 1], both)  # sum Re(L R*)
+    left, right = total_c[:, 0], total_c[:, 1]
+    mid, side = (left + right + 2 * middle) / 2, (left + right - 2 * middle) / 2
+    shape = gram.shape[2:]
+    planes = torch.stack([left, right, mid, side], 1).clamp_min(0)
+    mix = planes.reshape(*planes.shape[:2], *shape) / count_d[:, None]
+    return Mixtures(
+        mix,
+        (left + right).reshape(-1, *shape),
+        cross.sum(1).reshape(*own.shape[:2], *shape),
+        own.reshape(*own.shape[:2], *shape),
+    )
+
+
+def random_gains(source: np.ndarray, stems: int, batch: int, random: np.random.Generator) -> np.ndarray:
+    """Gains (batch, 2, g): a level, sign and place between left and right for each signal; some sources absent."""
+    g = len(source)
+    level = 10 ** ((random.normal(-6, 6, (batch, stems)).clip(-24, 8)) / 20)
+    level *= random.random((batch, stems)) > 0.12
+    only = random.random(batch) < 0.04
+    level[only] *= np.eye(stems)[random.integers(stems, size=only.sum())]
+    own = 10 ** (random.normal(0, 2, (batch, g)) / 20) * random.choice([-1.0, 1.0], (batch, g))
+    extra = np.arange(g) >= stems  # a second part of a source: another voice, a double
+    own *= np.where(extra, random.random((batch, g)) < 0.6, True)
+    pan = np.where(random.random((batch, g)) < 0.45, 0, random.uniform(-0.9, 0.9, (batch, g)))
+    pan = np.where(random.random((batch, 1)) < 0.3, 0, pan)  # mono songs
+    angle = (pan + 1) * np.pi / 4
+    gains = (level[:, source] * own)[:, None] * np.sqrt(2) * np.stack([np.cos(angle), np.sin(angle)], 1)
+    result: np.ndarray = gains.astype(np.float32)
+    return result
+
+
+def stretch(
+    bank: SampleBank, length: int, rate: int, random: np.random.Generator, augment: bool
+) -> np.ndarray:
+    """Some stretch of a bank's recordings, float32 (length,); with `augment` at another speed and `performed`."""
+    speed = 2 ** (random.uniform(-3.5, 3.5) / 12) if augment else 1.0
+    x = bank.draw(int(length * speed) + 64, random)
+    if augment:
+        x = performed(audio.resample(x[None], round(rate * speed), rate)[0], rate, random)
+    return x[:length] if len(x) >= length else np.pad(x, (0, length - len(x)))
+
+
+def performed(samples_t: np.ndarray, rate: int, random: np.random.Generator) -> np.ndarray:
+    """The same stretch through another chain: drive, room, equaliser. Float32 (t,), RMS about as before."""
+    x = samples_t
+    if random.random() < 0.3:
+        drive = 10 ** random.uniform(-0.2, 0.9)
+        x = np.tanh(drive * x) / drive * (1 + 0.3 * drive)
+    if random.random() < 0.25:
+        seconds = random.uniform(0.1, 0.9)
+        room = random.standard_normal(int(seconds * rate)) * np.exp(-np.linspace(0, 6.9, int(seconds * rate)))
+        room *= random.uniform(0.1, 0.6) / np.sqrt(np.square(room).sum())
+        room[0] += 1
+        size = 1 << (len(x) + len(room) - 1).bit_length()
+        x = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(room, size), size)[: len(x)]
+    out: np.ndarray = x.astype(np.float32)
+    return out
+
+
+def centres(spectrum: Spectrum) -> np.ndarray:
+    """Each band's centre frequency over half the sample rate, (d,)."""
+    middle: np.ndarray = (spectrum.starts[:-1] + spectrum.starts[1:] - 1) / spectrum.n_fft
+    return middle
+
+
+def equaliser(signals: int, spectrum: Spectrum, random: np.random.Generator) -> Tensor:
+    """Smooth random gains (g, d), a few dB up and down."""
+    position = (2 * centres(spectrum)) ** 0.4
+    curve = sum(
+        random.normal(0, 4.0 / (i + 1), (signals, 1))
+        * np.cos(np.pi * (i + 1) * position + random.uniform(0, 6.3))
+        for i in range(4)
+    )
+    return torch.from_numpy(10 ** (curve / 20)).float()
+
+
+def cleared(energy_gdn: Tensor, spectrum: Spectrum, random: np.random.Generator) -> Tensor:
+    """High-pass gains (g, d) for some of the signals, as a mixing engineer clears the low end: the cutoff is where
+    up to a quarter of a signal's energy lies below, so that a bass keeps its notes and a guitar loses its rumble.
+    """
+    energy = energy_gdn.sum(-1).double().cumsum(1)
+    share = energy / energy[:, -1:].clamp_min(1e-12)
+    centre = torch.from_numpy(centres(spectrum) * spectrum.n_fft)
+    gains = torch.ones_like(share)
+    for i in range(len(gains)):
+        if random.random() < 0.6:
+            below = int((share[i] < random.uniform(0, 0.25)).sum())
+            cutoff = max(1.0, float(centre[min(below, len(centre) - 1)]))
+            gains[i] = 1 / torch.sqrt(1 + (cutoff / centre.clamp_min(0.3)) ** random.choice([4, 8]))
+    return gains.float()
+
+
+def levelled(m: Mixtures, random: np.random.Generator, spectrum: Spectrum) -> Mixtures:
+    """Each mixture at RMS 1 give or take: a stretch of a song need not be as loud as the whole."""
+    rms2 = m.total_bdn.sum(1).mean(1) / (2 * spectrum.n_fft / 2)
+    scale = torch.from_numpy(
+        10 ** (random.normal(0, 3, len(rms2)).clip(-15, 6) / 10)
+    ).float() / rms2.clamp_min(1e-8)
+    s = scale[:, None, None]
+    return Mixtures(
+        m.mix_bcdn * s[..., None], m.total_bdn * s, m.cross_bkdn * s[..., None], m.power_bkdn * s[..., None]
+    )

@@ -1,0 +1,148 @@
+"""What networks of the spectral domain train on: log band powers, and simulated mixtures.
+
+Shape suffixes: b batch, c plane, k stem, d band, n frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from ..config import CONTRAST_FRAMES, ENCODER_FRAMES, ContrastTraining, EncoderTraining, SpectrumConfig
+from ..flows.flow import Flow
+from ..inference.domain import Task, TaskRun
+from ..inference.model import Model
+from ..recordings.banks import HELD_OUT, SampleBank
+from ..recordings.files import Folders, find_audio
+from ..recordings.simulate import simulated
+from .encoder import UNet, mixture_features
+from .infer import stationary_gains
+from .losses import contrast_loss, elbo, sleep_loss
+from .mixtures import Mixtures, concatenated, simulate
+from .songs import song_batches
+from .spectrum import Spectrum
+
+__all__ = ["contrast_task", "encoder_task"]
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """Draws simulated mixtures; a worker process gets a copy of it."""
+
+    banks: Sequence[SampleBank]
+    spectrum: SpectrumConfig
+    frames: int
+    batch: int  # mixtures of the same stretches of sound
+
+    def __call__(self, rng: torch.Generator) -> Iterator[Mixtures]:
+        spectrum = Spectrum(self.spectrum)
+        return simulate(self.banks, spectrum, frames=self.frames, batch=self.batch, rng=rng)
+
+
+def solo_banks(
+    model: Model, folders: Mapping[str, Folders], spectrum: Spectrum, run: TaskRun
+) -> tuple[list[SampleBank], list[SampleBank]]:
+    """For each source its recordings to train on, and those held out."""
+    banks = []
+    for source in model.sources:
+        cache = run.cache / source
+        whole = SampleBank.build(folders[source], spectrum.rate, cache, run.listener)
+        banks.append(whole.split(HELD_OUT))
+    train, test = zip(*banks, strict=True)
+    return list(train), list(test)
+
+
+def mixture_batches(
+    banks: Sequence[SampleBank],
+    model: Model,
+    training: EncoderTraining | ContrastTraining,
+    frames: int,
+    run: TaskRun,
+) -> Iterator[Mixtures]:
+    """Endless batches of simulated mixtures; those of a resumed run are others than before."""
+    seed = int(torch.randint(2**31, (1,), generator=run.rng)) + run.steps_before
+    each = max(1, training.batch // training.draws)
+    make = Simulation(banks, model.domain.spectrum, frames, each)
+    drawn = simulated(make, seed, workers=training.workers, draws=training.draws)
+    return (concatenated(batches) for batches in drawn)
+
+
+def held_out_mixtures(
+    banks: Sequence[SampleBank], spectrum: Spectrum, frames: int, batches: int
+) -> list[Mixtures]:
+    """The same mixtures every time, of recordings that are held out."""
+    steady = torch.Generator().manual_seed(1)
+    drawn = simulate(banks, spectrum, frames=frames, batch=4, rng=steady, augment=False)
+    return list(islice(drawn, batches))
+
+
+def encoder_task(
+    model: Model, folders: Mapping[str, Folders], training: EncoderTraining, run: TaskRun
+) -> Task:
+    """See `Domain.encoder_task`: simulated mixtures, the ELBO of mixtures or songs, or both."""
+    spectrum = Spectrum(model.domain.spectrum)
+    frames = training.frames or ENCODER_FRAMES
+    if training.mixtures:
+        find_audio(training.mixtures)  # a mistyped folder is an error before hours are spent
+    banks, unseen = solo_banks(model, folders, spectrum, run)
+    batches = mixture_batches(banks, model, training, frames, run)
+    half = max(1, training.batch // training.draws // 2)
+    songs = None
+    if training.mixtures:
+        songs = song_batches(
+            training.mixtures, spectrum, run.listener, batch=max(2, half), frames=frames, rng=run.rng
+        )
+    flows = list(model.priors.values())
+
+    def loss(encoder: UNet, m: Mixtures, rng: torch.Generator) -> tuple[Tensor, Figures]:
+        value = torch.zeros(())
+        figures: Figures = {}
+        if training.objective != "elbo":
+            with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
+                raw = encoder(mixture_features(m.mix_bcdn, spectrum))
+            value, figures = sleep_loss(type(raw)(*(v.float() for v in raw)), m, spectrum)
+        if training.objective != "simulated":
+            mix = next(songs) if songs else m.mix_bcdn[:half]
+            bound, more = elbo(encoder, flows, mix, spectrum, rng)
+            value = value - (bound if training.objective == "elbo" else training.elbo_weight * bound)
+            figures |= more
+        return value, figures
+
+    test = concatenated(held_out_mixtures(unseen, spectrum, frames, 12))
+
+    @torch.no_grad()
+    def evaluate(average: UNet) -> Figures:
+        _, figures = sleep_loss(average(mixture_features(test.mix_bcdn, spectrum)), test, spectrum)
+        return figures
+
+    return Task(batches, loss, evaluate)
+
+
+def contrast_task(
+    model: Model, folders: Mapping[str, Folders], training: ContrastTraining, run: TaskRun
+) -> Task:
+    """See `Domain.contrast_task`: priors share simulated mixtures out among themselves (`contrast_loss`)."""
+    spectrum = Spectrum(model.domain.spectrum)
+    frames = training.frames or CONTRAST_FRAMES
+    banks, unseen = solo_banks(model, folders, spectrum, run)
+    batches = mixture_batches(banks, model, training, frames, run)
+    start_kd = stationary_gains(list(model.priors.values()), spectrum)[..., 0]
+
+    def loss(flows: Sequence[Flow], m: Mixtures, rng: torch.Generator) -> tuple[Tensor, Figures]:
+        return contrast_loss(list(flows), m, start_kd, spectrum, rng, training.likelihood_weight)
+
+    test = held_out_mixtures(unseen, spectrum, frames, 4)
+
+    def evaluate(average: Sequence[Flow]) -> Figures:
+        rng = torch.Generator().manual_seed(2)
+        rows = [loss(average, m, rng)[1] for m in test]
+        return {k: sum(row[k] for row in rows) / len(rows) for k in rows[0] if k.startswith("SDR")}
+
+    solos = spectrum.to_x(concatenated(test).power_bkdn / (2 * spectrum.count_d[:, None]))
+    return Task(batches, loss, evaluate, dict(zip(model.sources, solos.unbind(1), strict=True)))
