@@ -29,6 +29,7 @@ from .config import (
     Start,
     WaveformEncoderConfig,
     WaveformFlowConfig,
+    changed,
 )
 from .errors import DeepsepError
 from .evaluation import run as scoring
@@ -107,12 +108,12 @@ def settings_for(
     *,
     method: Method = "auto",
     init: Init = "auto",
-    sgld: SgldConfig | None = None,
+    sgld: SgldConfig | Mapping[str, Any] | None = None,
     draws: int | None = None,
     uncertainty: bool = False,
     seed: int = 0,
     batch_size: int = 2,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> Settings:
     """Settle what "auto" and a missing `sgld` mean for a model; see `separate` for the arguments.
 
@@ -123,18 +124,24 @@ def settings_for(
     if draws is not None and draws < 2:
         raise DeepsepError(f"draws must be at least 2, got {draws}; leave it out for the one best separation")
     chosen, start = choose_method(method, init, has_encoder=model.encoder is not None)
-    if sgld is not None and chosen == "encoder":
-        raise DeepsepError('sgld has no effect on the encoder; add method="sgld", or leave it out')
-    drawn = draws is not None or uncertainty
-    if drawn and sgld is not None and sgld.temperature == 0:
-        raise DeepsepError("draws and uncertainty need a temperature above 0")
-    usual = model.domain.sgld(
+    config = model.domain.sgld(
         draws=draws is not None, uncertainty=uncertainty, from_encoder=start == "encoder"
     )
-    return Settings(
-        method=chosen, init=start, sgld=sgld or usual, seed=seed, batch_size=batch_size, device=device,
+    if isinstance(sgld, SgldConfig):
+        config = sgld
+    elif sgld:
+        sgld = {name: value for name, value in sgld.items() if value is not None}
+        config = changed(config, sgld)
+    if sgld and chosen == "encoder":
+        raise DeepsepError('sgld does nothing for the encoder; add method="sgld", or leave it out')
+    if (draws or uncertainty) and chosen == "sgld" and config.temperature == 0:
+        raise DeepsepError("draws and uncertainty need a temperature above 0")
+    settings = Settings(
+        method=chosen, init=start, sgld=config, seed=seed, batch_size=batch_size, device=pick_device(device),
         draws=draws or 1,
     )  # fmt: skip
+    model.domain.check(settings, spread=uncertainty)
+    return settings
 
 
 def separate(
@@ -144,7 +151,7 @@ def separate(
     priors: Place | Model = "bundled",
     method: Method = "auto",
     init: Init = "auto",
-    sgld: SgldConfig | None = None,
+    sgld: SgldConfig | Mapping[str, Any] | None = None,
     draws: int | None = None,
     seed: int = 0,
     batch_size: int = 2,
@@ -161,9 +168,9 @@ def separate(
         priors: what `load_priors` gave, or what it takes; for more than one recording load them once.
         method: "sgld" (Langevin sampling under the priors), "encoder" (one pass), or "auto".
         init: where SGLD starts: "mixture", "encoder", or "auto".
-        sgld: settings of SGLD, a SpectralSgldConfig or, for priors of samples, a WaveformSgldConfig; by default those
-            of the command line, which sample the posterior itself (temperature 1, in the spectral domain) for
-            `draws` and `on_uncertainty`.
+        sgld: settings of SGLD: a SpectralSgldConfig or, for priors of samples, a WaveformSgldConfig, or a table of
+            those that differ from the default, {"steps": 4}. By default those of the command line, which sample the
+            posterior itself (temperature 1, in the spectral domain) for `draws` and `on_uncertainty`.
         draws: so many plausible separations instead of one best; each stem then has an axis more, in front.
         seed: same seed, same machine, same stems.
         batch_size: windows at a time; changes memory, not the result.

@@ -43,7 +43,7 @@ def separate_blocks(
     separation asks for it; on_progress with how many samples are done. A silent track has silent stems.
     Raises DeepsepError for settings that do not fit the model's domain.
     """
-    separation.model.domain.check(separation)
+    separation.model.domain.check(separation.settings, spread=separation.spread)
     done = 0
     silent = separation.track.rms == 0
     pieces = separate_silence(blocks_ct, separation) if silent else route(blocks_ct, separation, on_spread)

@@ -1,4 +1,4 @@
-"""What the subcommands share: options, usage mistakes, lines for people."""
+"""What the commands share beside their options: usage mistakes, lines for people, signals."""
 
 from __future__ import annotations
 
@@ -6,104 +6,53 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from types import FrameType
-from typing import Annotated, Any
 
 import typer
 
-from ..config import WAVEFORM_SGLD, SgldConfig, default_sgld
 from ..errors import DeepsepError
 
 __all__ = [
     "INTERRUPTED",
-    "SGLD",
-    "DeviceOption",
-    "GammaOption",
-    "LevelsOption",
-    "OfflineOption",
-    "PriorsOption",
-    "SigmaMaxOption",
-    "SigmaMinOption",
-    "StepsOption",
-    "ThreadsOption",
-    "check_sgld",
+    "as_usage",
+    "exit_on_signals",
     "listed",
-    "only_our_lines",
     "pairs",
-    "refuse",
+    "refuse_idle",
     "say",
     "set_threads",
-    "sgld_config",
-    "stoppable",
+    "silence_c_libraries",
     "typed_options",
     "usage",
 ]
 
 INTERRUPTED = 130
 
-PriorsOption = Annotated[
-    str,
-    typer.Option(help="Where the priors come from: bundled, a folder, or org/name[@revision] on the Hub."),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the local cache only.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
-
-SGLD = SgldConfig()
-WARM = default_sgld(waveform=True, from_encoder=True)
-BY_DEFAULT = "by default {0:g}, with priors of samples {1:g}."
-OR_WARM = BY_DEFAULT[:-1] + ", and {2:g} from an encoder."
-StepsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="SGLD: Langevin steps a noise level; " + BY_DEFAULT.format(SGLD.steps, WAVEFORM_SGLD.steps),
-    ),
-]
-LevelsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="SGLD: noise levels; " + OR_WARM.format(SGLD.levels, WAVEFORM_SGLD.levels, WARM.levels)
-    ),
-]
-SigmaMaxOption = Annotated[
-    float | None,
-    typer.Option(
-        help="SGLD: first noise level; "
-        + OR_WARM.format(SGLD.sigma_max, WAVEFORM_SGLD.sigma_max, WARM.sigma_max)
-    ),
-]
-SigmaMinOption = Annotated[
-    float | None,
-    typer.Option(
-        help="SGLD: last noise level; " + BY_DEFAULT.format(SGLD.sigma_min, WAVEFORM_SGLD.sigma_min)
-    ),
-]
-GammaOption = Annotated[
-    float | None,
-    typer.Option(
-        help="SGLD with priors of samples: how loosely sources sum to the mixture, in noise levels; 0 exactly. "
-        f"By default {SGLD.gamma:g}."
-    ),
-]
-
 
 def usage(message: str) -> typer.Exit:
-    """A mistake in the command itself: says it in one line; the result is to be raised, for exit code 2."""
+    """Say in one line what is wrong with the command itself. Raise the result, for exit code 2."""
     say(f"error: {message}")
     return typer.Exit(2)
 
 
+@contextmanager
+def as_usage(prefix: str = "") -> Iterator[None]:
+    """Turn a DeepsepError of the block into a usage mistake."""
+    try:
+        yield
+    except DeepsepError as error:
+        raise usage(prefix + str(error)) from None
+
+
 def say(line: str) -> None:
-    """A line for people, on stderr, so that stdout stays for machines. A file's name cannot break it."""
+    """Write a line for people on stderr, control characters replaced; stdout is for machines."""
     typer.echo(re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", line), err=True)
 
 
 def pairs(items: list[str], option: str) -> dict[str, str]:
-    """NAME=VALUE options as a dictionary."""
+    """Read NAME=VALUE options into a dictionary."""
     table = {}
     for item in items:
         name, equals, value = item.partition("=")
@@ -114,7 +63,7 @@ def pairs(items: list[str], option: str) -> dict[str, str]:
 
 
 def listed(names: str | None) -> list[str] | None:
-    """A comma-separated list; None where nothing was said."""
+    """Read a comma-separated list; None stays None."""
     if names is None:
         return None
     if found := [n.strip() for n in names.split(",") if n.strip()]:
@@ -122,36 +71,22 @@ def listed(names: str | None) -> list[str] | None:
     raise usage(f"{names!r} is a list without names; give them as a,b,c")
 
 
-def check_sgld(given: Mapping[str, Any]) -> None:
-    """Ends with a line and exit code 2 for settings of SGLD that fit no priors; None is what was not given."""
-    sigmas = [v for k, v in given.items() if k.startswith("sigma") and v is not None]
-    alone = {"sigma_max": sigmas[0], "sigma_min": sigmas[0]} if len(sigmas) == 1 else {}
-    sgld_config(SGLD, {**given, **alone})
-
-
-def sgld_config(default: SgldConfig, given: Mapping[str, Any]) -> SgldConfig:
-    """A domain's settings of SGLD with those that were given."""
-    try:
-        return replace(default, **{k: v for k, v in given.items() if v is not None})
-    except DeepsepError as error:
-        raise usage(str(error)) from None
-
-
 def typed_options(context: typer.Context) -> set[str]:
-    """The parameters that were given on the command line; by name, since newer typers bring a click of their own."""
+    """The names of the parameters that were given on the command line."""
+    # by the source's name: newer typers bring a click of their own
     names = ((n, getattr(context.get_parameter_source(n), "name", "")) for n in context.params)
     return {n for n, source in names if source == "COMMANDLINE"}
 
 
-def refuse(typed: set[str], names: Iterable[str], why: str) -> None:
-    """Ends with a line and exit code 2 where one of these options was typed, which would do nothing."""
+def refuse_idle(typed: set[str], names: Iterable[str], why: str) -> None:
+    """Raise a usage mistake if one of these options was typed, which would do nothing."""
     for name in names:
         if name in typed:
             raise usage(f"--{name.replace('_', '-')} {why}")
 
 
 def set_threads(threads: int | None) -> None:
-    """Threads of the numerical libraries."""
+    """Set the number of threads of PyTorch, where one is given."""
     if threads:
         import torch
 
@@ -159,8 +94,8 @@ def set_threads(threads: int | None) -> None:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Within, a program that is told to end takes back what is half done first, as on Ctrl-C."""
+def exit_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into SystemExit within the block, so that what is half done is taken back first."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -177,8 +112,8 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def only_our_lines() -> Iterator[None]:
-    """Within, C libraries cannot write to stderr: mpg123 has notes about every file that it cannot read."""
+def silence_c_libraries() -> Iterator[None]:
+    """Keep C libraries from writing to stderr within the block: mpg123 has notes about every file it cannot read."""
     try:
         ours = sys.stderr.fileno() == 2
         kept = os.dup(2)

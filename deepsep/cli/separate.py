@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -10,42 +9,52 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import SURE_CHAINS, WAVEFORM_SGLD, default_sgld
-from ..errors import DeepsepError
+from ..config import BitDepth, Codec, Format, Init, Method, fits_some_domain
 from .batch import Batch, from_stdin
 from .common import (
-    SGLD,
-    DeviceOption,
-    GammaOption,
-    LevelsOption,
-    OfflineOption,
-    PriorsOption,
-    SigmaMaxOption,
-    SigmaMinOption,
-    StepsOption,
-    ThreadsOption,
-    check_sgld,
+    as_usage,
+    exit_on_signals,
     listed,
-    only_our_lines,
     pairs,
-    refuse,
+    refuse_idle,
     say,
     set_threads,
-    sgld_config,
-    stoppable,
+    silence_c_libraries,
     typed_options,
     usage,
 )
 from .fetch import pin
+from .options import (
+    LANGEVIN,
+    OUTPUT,
+    PRIORS,
+    RUNNING,
+    ChainsOption,
+    DeviceOption,
+    GammaOption,
+    JsonOption,
+    LevelsOption,
+    OfflineOption,
+    OverwriteOption,
+    PriorOption,
+    PriorsOption,
+    QuietOption,
+    SeedOption,
+    SgldStepsOption,
+    SigmaMaxOption,
+    SigmaMinOption,
+    TemperatureOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
-    from ..output.tracks import Input
+    from ..output.paths import Input
 
 __all__ = ["separate"]
 
-FORMATS = ("wav", "flac", "mp3", "ogg", "stem")
-LANGEVIN = ("init", "steps", "levels", "sigma_max", "sigma_min", "gamma", "temperature", "chains")
-MOST_SAMPLES = 32  # each holds a file open for every stem
+OF_SGLD = ("init", "steps", "levels", "sigma_max", "sigma_min", "gamma", "temperature", "chains")
+MOST_DRAWS = 32  # each holds a file open for every stem
+RESULT = "What is written"
 
 
 def separate(
@@ -53,79 +62,96 @@ def separate(
     inputs: Annotated[
         list[str], typer.Argument(metavar="FILE...", help="Songs, folders, glob patterns, or - for stdin.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the stems.")] = Path("stems"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the stems.", rich_help_panel=OUTPUT)
+    ] = Path("stems"),
     filename: Annotated[
         str | None,
         typer.Option(
-            help="Pattern below it, by default {track}/{stem}.{ext}; also {parent}, {priors} and {sample}."
+            metavar="PATTERN",
+            help="Pattern below it, by default {track}/{stem}.{ext}; also {parent}, {priors} and {sample}.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     format: Annotated[
-        str, typer.Option("--format", "-f", help="wav, flac, mp3, ogg, or stem (one NI .stem.mp4).")
+        Format,
+        typer.Option("--format", "-f", help="File format; stem is one NI .stem.mp4.", rich_help_panel=OUTPUT),
     ] = "wav",
-    bit_depth: Annotated[str, typer.Option(help="float, 24 or 16 (wav, flac).")] = "float",
-    bitrate: Annotated[int, typer.Option(min=8, max=320, help="kbit/s of mp3.")] = 320,
-    codec: Annotated[str, typer.Option(help="aac or alac, in a stem file.")] = "aac",
-    stems: Annotated[str | None, typer.Option(help="Write only these, such as vocals,drums.")] = None,
-    two_stems: Annotated[
-        str | None, typer.Option(help="Write this source and the rest, such as vocals.")
+    bit_depth: Annotated[
+        BitDepth, typer.Option(help="Of wav and flac.", rich_help_panel=OUTPUT)
+    ] = "float",
+    bitrate: Annotated[
+        int, typer.Option(min=8, max=320, help="kbit/s of mp3.", rich_help_panel=OUTPUT)
+    ] = 320,
+    codec: Annotated[Codec, typer.Option(help="Of a stem file.", rich_help_panel=OUTPUT)] = "aac",
+    overwrite: OverwriteOption = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out tracks that are done.", rich_help_panel=OUTPUT)
+    ] = False,
+    stems: Annotated[
+        str | None, typer.Option(help="Write only these, such as vocals,drums.", rich_help_panel=RESULT)
     ] = None,
+    two_stems: Annotated[
+        str | None,
+        typer.Option(help="Write this source and the rest, such as vocals.", rich_help_panel=RESULT),
+    ] = None,
+    draws: Annotated[
+        int,
+        typer.Option(
+            "--samples", "--draws", min=1, max=MOST_DRAWS,
+            help="Write this many plausible separations, drawn from the posterior.", rich_help_panel=RESULT,
+        ),
+    ] = 1,
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty", help="Write how sure each stem is: npz and picture.", rich_help_panel=RESULT
+        ),
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Write a page to listen on, beside the stems.", rich_help_panel=RESULT),
+    ] = False,
     method: Annotated[
-        str, typer.Option(help="sgld (Langevin under the priors), encoder (one pass), or auto.")
+        Method,
+        typer.Option(
+            help="sgld (Langevin under the priors), encoder (one pass), or auto: the encoder where there is one.",
+        ),
     ] = "auto",
     priors: PriorsOption = "bundled",
-    prior: Annotated[
-        list[str], typer.Option(help="Replace or add one instrument: vocals=DIR or vocals=org/name.")
-    ] = [],  # noqa: B006
-    sources: Annotated[str | None, typer.Option(help="Sources to infer, in order; by default all.")] = None,
+    prior: PriorOption = [],  # noqa: B006
+    sources: Annotated[
+        str | None, typer.Option(help="Sources to infer, in order; by default all.", rich_help_panel=PRIORS)
+    ] = None,
+    offline: OfflineOption = False,
     init: Annotated[
-        str, typer.Option(help="Where SGLD starts: mixture (priors alone), encoder, or auto.")
+        Init,
+        typer.Option(
+            help="Where a chain starts: mixture (priors alone), or the encoder's estimate.", rich_help_panel=LANGEVIN
+        ),
     ] = "auto",
-    steps: StepsOption = None,
+    steps: SgldStepsOption = None,
     levels: LevelsOption = None,
     sigma_max: SigmaMaxOption = None,
     sigma_min: SigmaMinOption = None,
     gamma: GammaOption = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            help="SGLD: 1 samples the posterior, 0 seeks a mode. "
-            f"By default {SGLD.temperature:g}; 1 with --samples or --uncertainty of spectral priors."
-        ),
-    ] = None,
-    chains: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help=f"SGLD: chains to average. By default {SGLD.chains}; {SURE_CHAINS} with --uncertainty. "
-            f"With priors of samples, {WAVEFORM_SGLD.chains}, of which the likeliest is kept.",
-        ),
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(min=1, max=MOST_SAMPLES, help="Write this many plausible separations.")
-    ] = 1,
-    uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Write how sure each stem is: npz and picture.")
-    ] = False,
-    report: Annotated[
-        bool, typer.Option("--report", help="Write a page to listen on, beside the stems.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same output.")] = 0,
+    temperature: TemperatureOption = None,
+    chains: ChainsOption = None,
+    seed: SeedOption = 0,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Windows at a time; changes memory, not the result.")
+        int,
+        typer.Option(min=1, help="Windows at a time; changes memory, not the result.", rich_help_panel=RUNNING),
     ] = 2,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look in subfolders too.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out tracks that are done.")
-    ] = False,
-    offline: OfflineOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say which priors and settings are used.")
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Say which priors and settings are used.", rich_help_panel=RUNNING
+        ),
     ] = False,
 ) -> None:
     """Separate songs into stems that add up to them.
@@ -138,81 +164,69 @@ def separate(
         raise usage("--stems and --two-stems exclude each other")
     if report and format == "stem":
         raise usage("--report needs the stems in files of their own; use another --format")
-    check_choices(format=format, bit_depth=bit_depth, codec=codec, method=method, init=init)
     if quiet and verbose:
         raise usage("--quiet and --verbose exclude each other")
     replaced = pairs(prior, "--prior")
     typed = typed_options(context)
-    check_idle(typed, format, bit_depth, samples)
+    check_idle(typed, format, bit_depth, draws)
     if method == "encoder":
         check_method(typed, method)
-    drawn = samples > 1 or uncertainty
-    given = {
+    options = {
         "levels": levels, "steps": steps, "sigma_max": sigma_max, "sigma_min": sigma_min, "gamma": gamma,
         "temperature": temperature, "chains": chains,
     }  # fmt: skip
-    check_sgld(given)
-    if drawn and temperature == 0:
+    with as_usage():
+        fits_some_domain(options)
+    if (draws > 1 or uncertainty) and temperature == 0:
         raise usage("--samples and --uncertainty need a --temperature above 0")
     if filename is not None:
-        check_filename(filename, samples)
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        check_filename(filename, draws)
 
-    from ..models import folder as models
-    from ..output import tracks
-    from ..spectral import infer as inference
+    from .. import api
+    from ..output import paths
     from ..spectral.uncertainty import check_pictures
 
     if uncertainty:
         check_pictures()
     set_threads(threads)
     batch = Batch(quiet, as_json)
-    with stoppable(), only_our_lines(), tempfile.TemporaryDirectory(prefix="deepsep-") as spool:
-        picked = inference.pick_device(device)
+    with exit_on_signals(), silence_c_libraries(), tempfile.TemporaryDirectory(prefix="deepsep-") as spool:
         found = gather(inputs, Path(spool), batch, recursive=recursive, out=out)
         if not found:
             batch.finish(None)
             return
         base, others = pin(priors, replaced, offline=offline, quiet=quiet)
-        model = models.assemble(base, others, sources=listed(sources), device=picked, offline=offline)
-        chosen, start = inference.choose_method(method, init, model)
-        if chosen == "encoder":
+        model = api.load_priors(base, others, sources=listed(sources), device=device, offline=offline)
+        with as_usage():
+            settings = api.settings_for(
+                model, method=method, init=init, sgld=options, draws=draws if draws > 1 else None,
+                uncertainty=uncertainty, seed=seed, batch_size=batch_size, device=device,
+            )  # fmt: skip
+        if settings.method == "encoder":
             check_method(typed, method)
-        waveform = model.waveform is not None
-        if uncertainty and waveform:
-            raise usage("--uncertainty is for spectral priors; those of samples have no gains, use --samples")
-        usual = default_sgld(
-            draws=samples > 1, uncertainty=uncertainty, waveform=waveform, from_encoder=start == "encoder"
-        )
-        sgld = sgld_config(usual, given)
-        settings = inference.Settings(
-            method=chosen, init=start, sgld=sgld, seed=seed, batch_size=batch_size, device=picked,
-            samples=samples,
-        )  # fmt: skip
-        output = tracks.Output(
-            folder=out, stems=tracks.output_stems(model.sources, listed(stems), two_stems), pattern=filename,
+        output = paths.Output(
+            folder=out, stems=paths.output_stems(model.sources, listed(stems), two_stems), pattern=filename,
             format=format, bit_depth=bit_depth, bitrate=bitrate, codec=codec, overwrite=overwrite,
-            samples=samples, uncertainty=uncertainty, report=report,
+            draws=draws, uncertainty=uncertainty, report=report,
         )  # fmt: skip
-        jobs = tracks.plan(found, output, priors=slug(priors), skip_existing=skip_existing)
+        jobs = paths.plan(found, output, priors=slug(priors), skip_existing=skip_existing)
         batch.skipped = len(found) - len(jobs)
         if verbose and not quiet:
             say(
-                f"{chosen} on {picked}, {len(model.sources)} sources: {', '.join(model.sources)} "
-                f"from {model.info['name']}"
+                f"{settings.method} on {settings.device}, {len(model.sources)} sources: "
+                f"{', '.join(model.sources)} from {model.info.name}"
             )
         batch.run(jobs, model, settings, output)
         batch.finish(model)
 
 
 def gather(inputs: list[str], spool: Path, batch: Batch, *, recursive: bool, out: Path) -> list[Input]:
-    """The readable files among what was typed, each once; `batch` hears of the others."""
-    from ..output import tracks
+    """List the readable files among what was typed, each once; `batch` is told of the others."""
+    from ..output.inputs import expand_inputs
 
     piped = [from_stdin(spool)] if "-" in inputs else []
     typed = [item for item in inputs if item != "-"]
-    files, problems = tracks.expand_inputs(typed, recursive=recursive, avoid=out)
+    files, problems = expand_inputs(typed, recursive=recursive, avoid=out)
     for problem in problems:
         batch.fail(str(problem).partition(": ")[0], problem)
     return [
@@ -221,35 +235,18 @@ def gather(inputs: list[str], spool: Path, batch: Batch, *, recursive: bool, out
     ]
 
 
-def check_choices(**chosen: str) -> None:
-    """Ends with a line and exit code 2 unless each option has one of its values."""
-    known = {
-        "format": FORMATS,
-        "bit_depth": ("float", "24", "16"),
-        "codec": ("aac", "alac"),
-        "method": ("auto", "sgld", "encoder"),
-        "init": ("auto", "mixture", "encoder"),
-    }
-    for option, value in chosen.items():
-        if value not in known[option]:
-            name = option.replace("_", "-")
-            raise usage(f"--{name} {value} is not one of {', '.join(known[option])}")
+def check_filename(pattern: str, draws: int) -> None:
+    """Raise a usage mistake for a pattern that no track could use."""
+    from ..output.paths import check_pattern
 
-
-def check_filename(pattern: str, samples: int) -> None:
-    """Ends with a line and exit code 2 for a pattern that no track could use."""
-    from ..output.stems import check_pattern
-
-    try:
+    with as_usage("--filename: "):
         check_pattern(pattern)
-    except DeepsepError as error:
-        raise usage(f"--filename: {error}") from None
-    if samples > 1 and "{sample}" not in pattern:
-        raise usage(f"--samples {samples} needs {{sample}} in the pattern {pattern!r}")
+    if draws > 1 and "{sample}" not in pattern:
+        raise usage(f"--samples {draws} needs {{sample}} in the pattern {pattern!r}")
 
 
-def check_idle(typed: set[str], format: str, bit_depth: str, samples: int) -> None:
-    """Ends with a line and exit code 2 where an option that was typed would do nothing."""
+def check_idle(typed: set[str], format: Format, bit_depth: BitDepth, draws: int) -> None:
+    """Raise a usage mistake where an option that was typed would do nothing."""
     idle = {
         "bit_depth": (format not in ("wav", "flac"), f"{format} has no bit depth; leave --bit-depth out"),
         "bitrate": (format != "mp3", f"--bitrate is of mp3; use --format mp3, or leave it out of {format}"),
@@ -257,7 +254,7 @@ def check_idle(typed: set[str], format: str, bit_depth: str, samples: int) -> No
             format != "stem",
             f"--codec is of stem files; use --format stem, or leave it out of {format}",
         ),
-        "chains": (samples > 1, "--samples takes a chain for each sample; leave --chains out"),
+        "chains": (draws > 1, "--samples takes a chain for each sample; leave --chains out"),
     }
     for name, (useless, message) in idle.items():
         if name in typed and useless:
@@ -266,10 +263,10 @@ def check_idle(typed: set[str], format: str, bit_depth: str, samples: int) -> No
         raise usage("flac holds no floats; use --bit-depth 24 or 16, or --format wav")
 
 
-def check_method(typed: set[str], method: str) -> None:
-    """The same for the options of Langevin where the encoder separates."""
+def check_method(typed: set[str], method: Method) -> None:
+    """Raise a usage mistake for an option of Langevin where the encoder separates."""
     way = "use --method sgld" if method == "encoder" else "these priors have an encoder; add --method sgld"
-    refuse(typed, LANGEVIN, f"is of Langevin and does nothing here; {way}")
+    refuse_idle(typed, OF_SGLD, f"is of Langevin and does nothing here; {way}")
 
 
 def slug(priors: str) -> str:

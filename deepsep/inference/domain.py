@@ -163,7 +163,7 @@ class Domain(Protocol):
     ) -> SgldConfig:
         """The sampler's settings where nobody says how."""
 
-    def check(self, separation: Separation) -> None:
+    def check(self, settings: Settings, *, spread: bool) -> None:
         """Raise DeepsepError for settings of another domain, or a spread that there is not."""
 
     def layout(self, separation: Separation) -> Layout:

@@ -34,6 +34,7 @@ from ..inference import chunks
 from ..inference.domain import Examples, Layout, Separation, Sound, Task, TaskRun
 from ..inference.encoder import AmortizedPosterior
 from ..inference.model import Model
+from ..inference.settings import Settings
 from ..progress import Listener
 from ..recordings.banks import HELD_OUT
 from ..recordings.files import Folders
@@ -127,11 +128,11 @@ class SpectralDomain:
         """See `Domain`."""
         return SpectralSgldConfig.default(draws=draws, uncertainty=uncertainty, from_encoder=from_encoder)
 
-    def check(self, separation: Separation) -> None:
+    def check(self, settings: Settings, *, spread: bool) -> None:
         """See `Domain`."""
-        sgld = separation.settings.sgld
-        if not isinstance(sgld, SpectralSgldConfig):
-            raise DeepsepError(f"{type(sgld).__name__} is for priors of samples; give a SpectralSgldConfig")
+        given = type(settings.sgld)
+        if settings.method == "sgld" and given is not SpectralSgldConfig:
+            raise DeepsepError(f"{given.__name__} is for priors of samples; give a SpectralSgldConfig")
 
     def layout(self, separation: Separation) -> Layout:
         """See `Domain`. The cores of a track are alike: a short one's windows share a batch, none is mostly context."""

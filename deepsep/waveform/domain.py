@@ -36,6 +36,7 @@ from ..inference.domain import Examples, Layout, Separation, Sound, Task, TaskRu
 from ..inference.encoder import AmortizedPosterior
 from ..inference.mixture import project
 from ..inference.model import Model
+from ..inference.settings import Settings
 from ..progress import Listener
 from ..recordings.banks import HELD_OUT
 from ..recordings.files import Folders
@@ -120,12 +121,12 @@ class WaveformDomain:
         """See `Domain`."""
         return WaveformSgldConfig.default(draws=draws, uncertainty=uncertainty, from_encoder=from_encoder)
 
-    def check(self, separation: Separation) -> None:
+    def check(self, settings: Settings, *, spread: bool) -> None:
         """See `Domain`."""
-        sgld = separation.settings.sgld
-        if not isinstance(sgld, WaveformSgldConfig):
-            raise DeepsepError(f"{type(sgld).__name__} is for priors of bands; give a WaveformSgldConfig")
-        if separation.spread:
+        given = type(settings.sgld)
+        if settings.method == "sgld" and given is not WaveformSgldConfig:
+            raise DeepsepError(f"{given.__name__} is for priors of bands; give a WaveformSgldConfig")
+        if spread:
             raise DeepsepError(
                 "priors of samples have no Wiener gains whose spread could be shown; use --samples to hear it"
             )

@@ -1,0 +1,107 @@
+"""How a training run looks on a terminal and in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from ..errors import DeepsepError
+from ..progress import Listener, Status, TrainResult
+from .common import INTERRUPTED, exit_on_signals, say, silence_c_libraries
+
+__all__ = ["TrainingDisplay", "finish", "training_display"]
+
+
+@contextmanager
+def training_display(title: str, quiet: bool) -> Iterator[TrainingDisplay]:
+    """Show a run. Being stopped or a failing disk ends it with one line, and nothing half-written stays."""
+    display = None
+    try:
+        with exit_on_signals(), silence_c_libraries(), TrainingDisplay(title, quiet) as display:
+            yield display
+    except KeyboardInterrupt:
+        step = display.last_step if display else 0
+        say(
+            f"interrupted at step {step}; the last checkpoint stays, go on with --resume"
+            if step
+            else "interrupted before the first step; recordings are read again next time"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        raise DeepsepError(f"{error.filename or title}: {error.strerror or error}") from error
+
+
+class TrainingDisplay:
+    """Shows a training run: a live line on a terminal, a plain line every half minute elsewhere."""
+
+    def __init__(self, title: str, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.title, self.quiet = title, quiet
+        self.live = sys.stderr.isatty() and not quiet
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=8), TextColumn("{task.fields[line]}"),
+            console=Console(stderr=True), disable=not self.live,
+        )  # fmt: skip
+        self.task = self.bar.add_task(title, total=1.0, line="")
+        self.told = float("-inf")
+        self.last_step = 0
+
+    @property
+    def listener(self) -> Listener:
+        """What a training run calls."""
+        return Listener(self.files, self.note, self.step)
+
+    def __enter__(self) -> TrainingDisplay:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def show(self, fraction: float, line: str) -> None:
+        """Update the display."""
+        self.bar.update(self.task, completed=fraction, line=line)
+        if not self.live and not self.quiet and time.monotonic() - self.told > 30:
+            self.told = time.monotonic()
+            say(f"{self.title}: {line}")
+
+    def files(self, done: int, total: int) -> None:
+        """Show how many recordings have been read."""
+        self.show(0.0, f"reading recordings {done}/{total}")
+
+    def note(self, line: str) -> None:
+        """Say what a user should know, once."""
+        if not self.quiet:
+            say(line)
+
+    def step(self, status: Status) -> None:
+        """Show a training step."""
+        if not self.last_step:
+            self.told = float("-inf")  # the first step is told at once
+        self.last_step = status.step
+        minutes, seconds = divmod(round(min(status.eta, 359999)), 60)
+        pace = f"step {status.step}  {status.rate:.3g}/s  eta {minutes}:{seconds:02d}"
+        if self.live:  # what matters most fits into 80 columns
+            held_out = "/".join(f"{v:.2f}" for v in status.held_out.values())
+            shown = "  ".join(f"{k} {v:.2f}" for k, v in status.figures.items())
+            self.show(status.fraction, f"{pace}  held-out {held_out}  {shown}")
+            return
+        figures = {**status.figures, **{f"held-out {k}": v for k, v in status.held_out.items()}}
+        self.show(status.fraction, "  ".join([pace, *(f"{k} {v:.3f}" for k, v in figures.items())]))
+
+
+def finish(result: TrainResult, target: str, quiet: bool) -> None:
+    """Say how a training run ended. Raises typer.Exit after Ctrl-C."""
+    status = result.status
+    if not result.finished:
+        say(f"interrupted at step {status.step}; saved to {target}, go on with --resume")
+        raise typer.Exit(INTERRUPTED)
+    if not quiet:
+        held_out = ", ".join(f"{k} {v:.3f}" for k, v in status.held_out.items())
+        say(f"{target}: {status.step} steps; held out: {held_out}")

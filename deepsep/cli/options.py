@@ -1,0 +1,173 @@
+"""Options that several commands have, each declared once, and the panels that --help shows them in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..config import SURE_CHAINS, SpectralSgldConfig, WaveformSgldConfig
+
+__all__ = [
+    "LANGEVIN",
+    "NETWORK",
+    "OUTPUT",
+    "PRIORS",
+    "RUNNING",
+    "TRAINING",
+    "Bf16Option",
+    "ChainsOption",
+    "DeviceOption",
+    "GammaOption",
+    "JsonOption",
+    "LevelsOption",
+    "MinutesOption",
+    "OfflineOption",
+    "OverwriteOption",
+    "OverwriteTrainingOption",
+    "PriorOption",
+    "PriorsOption",
+    "QuietOption",
+    "ResumeOption",
+    "SeedOption",
+    "SgldStepsOption",
+    "SigmaMaxOption",
+    "SigmaMinOption",
+    "SoloFolders",
+    "StepsOption",
+    "TemperatureOption",
+    "ThreadsOption",
+    "TrainingSeedOption",
+    "WorkersOption",
+]
+
+OUTPUT, PRIORS, LANGEVIN, RUNNING = "Output", "Priors", "Langevin sampling (--method sgld)", "Running"
+TRAINING, NETWORK = "Training", "Network"
+
+BANDS, SAMPLES = SpectralSgldConfig(), WaveformSgldConfig()
+WARM = WaveformSgldConfig.default(from_encoder=True)
+
+
+def by_default(name: str, *, warm: bool = False) -> str:
+    """What a setting of SGLD is by default, for each kind of priors."""
+    text = f"By default {getattr(BANDS, name):g}, with priors of samples {getattr(SAMPLES, name):g}"
+    return f"{text}, and {getattr(WARM, name):g} from an encoder." if warm else f"{text}."
+
+
+PriorsOption = Annotated[
+    str,
+    typer.Option(
+        help="Where the priors come from: bundled, a folder, or org/name or org/name@revision on the Hub.",
+        rich_help_panel=PRIORS,
+    ),
+]
+PriorOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME=PRIORS",
+        help="Replace or add one instrument: vocals=DIR or vocals=org/name.",
+        rich_help_panel=PRIORS,
+    ),
+]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Use the local cache only.", rich_help_panel=PRIORS)
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1... or mps.", rich_help_panel=RUNNING),
+]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.", rich_help_panel=RUNNING)]
+SeedOption = Annotated[
+    int, typer.Option(help="Same seed, same machine: same output.", rich_help_panel=RUNNING)
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=RUNNING)
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel=RUNNING)
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=OUTPUT)
+]
+
+SgldStepsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Langevin steps a noise level. " + by_default("steps"), rich_help_panel=LANGEVIN
+    ),
+]
+LevelsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Noise levels. " + by_default("levels", warm=True), rich_help_panel=LANGEVIN
+    ),
+]
+SigmaMaxOption = Annotated[
+    float | None,
+    typer.Option(help="First noise level. " + by_default("sigma_max", warm=True), rich_help_panel=LANGEVIN),
+]
+SigmaMinOption = Annotated[
+    float | None,
+    typer.Option(help="Last noise level. " + by_default("sigma_min"), rich_help_panel=LANGEVIN),
+]
+GammaOption = Annotated[
+    float | None,
+    typer.Option(
+        help="With priors of samples: how loosely sources sum to the mixture, in noise levels; 0 exactly. "
+        f"By default {SAMPLES.gamma:g}.",
+        rich_help_panel=LANGEVIN,
+    ),
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        help=f"1 samples the posterior, 0 seeks a mode. By default {BANDS.temperature:g}; with spectral priors 1 for "
+        "several draws or an uncertainty.",
+        rich_help_panel=LANGEVIN,
+    ),
+]
+ChainsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help=f"Chains to average. By default {BANDS.chains}, for an uncertainty {SURE_CHAINS}; with priors of samples "
+        f"{SAMPLES.chains}, of which the likeliest is kept.",
+        rich_help_panel=LANGEVIN,
+    ),
+]
+
+SoloFolders = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[NAME=]DIR...",
+        help="Folders of solo recordings, source=DIR; or one folder that has a subfolder for each source.",
+    ),
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(help="Stop after this long, resumed runs together.", rich_help_panel=TRAINING),
+]
+StepsOption = Annotated[
+    int,
+    typer.Option(min=1, help="Stop after as many steps, resumed runs together.", rich_help_panel=TRAINING),
+]
+TrainingSeedOption = Annotated[
+    int, typer.Option(help="Seed of first weights, order and augmentation.", rich_help_panel=TRAINING)
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on from the folder's last checkpoint.", rich_help_panel=TRAINING),
+]
+OverwriteTrainingOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Start afresh, replacing what was trained there.", rich_help_panel=TRAINING
+    ),
+]
+WorkersOption = Annotated[
+    int, typer.Option(min=0, help="Processes that simulate mixtures.", rich_help_panel=RUNNING)
+]
+Bf16Option = Annotated[
+    bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.", rich_help_panel=RUNNING)
+]
+
