@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio import files as audio
+from .audio.resampling import resample_blocks
 from .errors import DeepsepError
 from .inference import chunks
 from .inference.mixture import project
@@ -153,7 +153,7 @@ def separate_waveform(
 
     low = (
         torch.from_numpy(piece / gain).float().to(settings.device)
-        for piece in audio.resample_blocks(heard(), rate, own)
+        for piece in resample_blocks(heard(), rate, own)
     )
     context = model.waveform.window // 8
     core = model.waveform.window - 2 * context
@@ -165,7 +165,7 @@ def separate_waveform(
     joined = chunks.join(estimates, core, context, context)
     flat = ((stems.flatten(0, 1) * gain).cpu().numpy() for _, stems in joined)
     done = 0
-    for piece in audio.resample_blocks(flat, own, rate):
+    for piece in resample_blocks(flat, own, rate):
         ready = sum(block.shape[-1] for block in waiting)
         held = np.concatenate(waiting, -1)
         length = min(piece.shape[-1], ready)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import files as audio
+from ..audio.resampling import resample
 from ..errors import DeepsepError, MissingExtra
 from ..output import ni_stem
 from . import metrics
@@ -133,7 +134,7 @@ def read(song: Song, sources: Sequence[str], seconds: float | None = None) -> Cl
             read_files["mixture"] = audio.read(song.mixture)
         rates = {name: own for name, (_, own) in read_files.items()}
         rate = rates.get("mixture", max(rates.values()))
-        parts = {name: audio.resample(samples, own, rate) for name, (samples, own) in read_files.items()}
+        parts = {name: resample(samples, own, rate) for name, (samples, own) in read_files.items()}
         given = parts.pop("mixture") if song.mixture is not None else None
     references = {name: parts[name] for name in sources if name in parts}
     if not references:

@@ -22,7 +22,8 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from ..audio.files import probe, read_blocks, resample_blocks
+from ..audio.files import probe, read_blocks
+from ..audio.resampling import resample_blocks
 from ..audio.tags import Tags, write_tags
 from ..errors import DeepsepError, MissingExtra
 from .stems import StagedFiles, StagedWriter, StemSpool, shared_gain

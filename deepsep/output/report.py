@@ -33,6 +33,8 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from ..audio import files as audio
+from ..audio.info import AudioInfo
+from ..audio.resampling import resample_blocks
 from ..errors import DeepsepError
 from .stems import StagedFiles
 
@@ -166,7 +168,7 @@ def _page_rate(rate: int) -> int:
     return 44100 if rate % 11025 == 0 else 48000
 
 
-def _bitrate(infos: Iterable[audio.AudioInfo]) -> int:
+def _bitrate(infos: Iterable[AudioInfo]) -> int:
     seconds = [(info.frames or 0) / info.rate * min(info.channels, 2) / 2 for info in infos]
     bytes_per_kbps = sum(seconds) * (1 + 2 * MARGIN_SECONDS / PIECE_SECONDS) * 125 * 4 / 3
     return next(kbps for kbps, limit in _BITRATES if kbps * bytes_per_kbps <= limit)
@@ -176,7 +178,7 @@ def _embed(path: Path, rate: int, page_rate: int, kbps: int, track: int, page: I
     """Appends the track's pieces to `page` and returns its picture, in one pass over the file."""
     overview = _Overview(page_rate)
     folded = (_fold(block) for block in audio.read_blocks(path))
-    blocks = overview.watch(audio.resample_blocks(folded, rate, page_rate))
+    blocks = overview.watch(resample_blocks(folded, rate, page_rate))
     pieces = _pieces(blocks, PIECE_SECONDS * page_rate, round(MARGIN_SECONDS * page_rate))
     for index, mp3 in enumerate(_in_parallel(lambda piece: _mp3(piece, page_rate, kbps), pieces)):
         page.write(b'<script type="text/plain" id="sound-%d-%d">' % (track, index))
@@ -403,7 +405,7 @@ def _outline(height_n: Values) -> str:
 def _fill(
     tracks: list[_Track],
     pictures: list[_Picture],
-    infos: list[audio.AudioInfo],
+    infos: list[AudioInfo],
     rate: int,
     title: str,
     settings: Mapping[str, object],

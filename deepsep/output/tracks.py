@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import __version__, separation
 from ..audio import files as audio
+from ..audio.info import AudioInfo
 from ..audio.loudness import Loudness
 from ..audio.tags import Tags, read_tags
 from ..errors import DeepsepError
@@ -319,7 +320,7 @@ def run(
     )
 
 
-def check(output: Output, info: audio.AudioInfo) -> None:
+def check(output: Output, info: AudioInfo) -> None:
     """Raises DeepsepError, with the track's name, unless the format can hold it."""
     try:
         if output.format == "stem":
@@ -331,7 +332,7 @@ def check(output: Output, info: audio.AudioInfo) -> None:
 
 
 def open_writers(
-    job: Job, output: Output, info: audio.AudioInfo, total: int, tags: Tags, comment: str
+    job: Job, output: Output, info: AudioInfo, total: int, tags: Tags, comment: str
 ) -> Iterator[Writer]:
     """One writer for all stems of all samples, or one for each stem file."""
     if output.format == "stem":

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..audio import files as audio
 from ..audio.loudness import Loudness
+from ..audio.resampling import resample
 from ..errors import DeepsepError
 from ..spectral.spectrum import Spectrum, stereo_power
 
@@ -285,7 +286,7 @@ def log_powers(path: Path, spectrum: Spectrum, rms: float, speed: float) -> Iter
     """ln of the band powers, channels averaged, of a recording scaled by 1 / rms: float16 (n, d) pieces."""
     rate = audio.probe(path).rate
     for block in audio.read_blocks(path, SEGMENT * rate):
-        samples = audio.resample(block, round(rate * speed), spectrum.rate)
+        samples = resample(block, round(rate * speed), spectrum.rate)
         if samples.shape[-1] >= spectrum.n_fft:
             yield levelled_powers(log_power(samples, spectrum), rms)
 
@@ -301,7 +302,7 @@ def log_powers_at(path: Path, spectrum: Spectrum, speeds: Sequence[float]) -> li
     for block in audio.read_blocks(path, SEGMENT * rate):
         loudness.hear(block)
         for pieces, speed in zip(found, speeds, strict=True):
-            samples = audio.resample(block, round(rate * speed), spectrum.rate)
+            samples = resample(block, round(rate * speed), spectrum.rate)
             if (missing := spectrum.n_fft - samples.shape[-1]) > 0:
                 if pieces:  # the last bit of a longer recording
                     continue
@@ -381,7 +382,7 @@ class SampleBank:
 
         def make(out: IO[bytes], path: Path, g: int) -> dict[str, list[Any]]:
             samples, own_rate = audio.read(path)
-            samples = audio.resample(samples[:2], own_rate, rate)
+            samples = resample(samples[:2], own_rate, rate)
             loudness = Loudness()
             loudness.hear(samples)
             if loudness.rms == 0:
@@ -585,7 +586,7 @@ def stretch(
     speed = 2 ** (random.uniform(-3.5, 3.5) / 12) if augment else 1.0
     x = bank.draw(int(length * speed) + 64, random)
     if augment:
-        x = performed(audio.resample(x[None], round(rate * speed), rate)[0], rate, random)
+        x = performed(resample(x[None], round(rate * speed), rate)[0], rate, random)
     return x[:length] if len(x) >= length else np.pad(x, (0, length - len(x)))
 
 
@@ -679,7 +680,7 @@ def stretches(
         rate = audio.probe(path).rate
         # a song's blocks in order, so that it is decoded once
         for i, block in enumerate(audio.read_blocks(path, SEGMENT * rate)):
-            samples = audio.resample(block[:2], rate, spectrum.rate) / loudness[path]
+            samples = resample(block[:2], rate, spectrum.rate) / loudness[path]
             if samples.shape[1] < need:
                 if i:  # the rest of a song
                     continue
