@@ -19,7 +19,8 @@ from .common import INTERRUPTED, say
 
 if TYPE_CHECKING:
     from ..models.folder import Model
-    from ..output.tracks import Done, Input, Job, Output
+    from ..output.paths import Input, Job, Output
+    from ..output.tracks import TrackResult
     from ..spectral.infer import Settings
 
 __all__ = ["Batch", "from_stdin"]
@@ -89,7 +90,7 @@ class Batch:
 
     quiet: bool = False
     as_json: bool = False
-    done: list[Done] = field(default_factory=list)
+    done: list[TrackResult] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
     skipped: int = 0
 
@@ -106,7 +107,7 @@ class Batch:
     def readable(self, files: Sequence[tuple[Path, str]]) -> list[Input]:
         """The files (with what to call each) that hold audio; what is wrong with the others is said."""
         from ..audio import files as audio
-        from ..output.tracks import Input
+        from ..output.paths import Input
 
         found = []
         for path, label in files:
@@ -218,7 +219,7 @@ def reason(error: BaseException, source: Path) -> str:
     raise error
 
 
-def notes_of(result: Done) -> list[str]:
+def notes_of(result: TrackResult) -> list[str]:
     """What a person should know of a result."""
     notes = ["silent throughout"] if result.silent else []
     if result.gain_db:
@@ -226,7 +227,7 @@ def notes_of(result: Done) -> list[str]:
     return notes
 
 
-def target_of(result: Done) -> str:
+def target_of(result: TrackResult) -> str:
     """Where the outputs are: the file, or the folder of several."""
     paths = [*result.paths.values(), *result.extras.values()]
     if len(paths) == 1:
@@ -234,7 +235,7 @@ def target_of(result: Done) -> str:
     return os.path.commonpath([path.parent for path in paths]) + os.sep
 
 
-def summary(result: Done) -> str:
+def summary(result: TrackResult) -> str:
     """What happened to one track, in a line."""
     note = f" ({'; '.join(notes)})" if (notes := notes_of(result)) else ""
     name = Path(result.source).name

@@ -58,7 +58,7 @@ def sample(
 
     from ..flows.flow import WaveformPrior
     from ..models import folder as models
-    from ..output.stems import StemWriter
+    from ..output.stems import Encoding, StemWriter
     from ..spectral import sonify
     from ..spectral.spectrum import Spectrum
 
@@ -79,7 +79,8 @@ def sample(
     out.parent.mkdir(parents=True, exist_ok=True)
     place = pinned_name(found) if found.commit else Path(found.name).name
     made = f"deepsep {__version__}, a draw from the prior of {source}, seed {seed}; priors {place}"
-    with StemWriter({source: out}, rate, 1, format=kind, frames=samples, comment=made) as writer:
+    encoding = Encoding(format=kind, comment=made)
+    with StemWriter({source: out}, rate, 1, encoding, frames=samples) as writer:
         writer.write(sound[None])
     if not quiet:
         silent = "; silent throughout" if not sound.any() else ""

@@ -39,7 +39,7 @@ from .common import (
 from .fetch import pin
 
 if TYPE_CHECKING:
-    from ..output.tracks import Input
+    from ..output.paths import Input
 
 __all__ = ["separate"]
 
@@ -160,7 +160,7 @@ def separate(
         os.environ["HF_HUB_OFFLINE"] = "1"
 
     from ..models import folder as models
-    from ..output import tracks
+    from ..output import paths
     from ..spectral import infer as inference
     from ..spectral.uncertainty import check_pictures
 
@@ -190,12 +190,12 @@ def separate(
             method=chosen, init=start, sgld=sgld, seed=seed, batch_size=batch_size, device=picked,
             samples=samples,
         )  # fmt: skip
-        output = tracks.Output(
-            folder=out, stems=tracks.output_stems(model.sources, listed(stems), two_stems), pattern=filename,
+        output = paths.Output(
+            folder=out, stems=paths.output_stems(model.sources, listed(stems), two_stems), pattern=filename,
             format=format, bit_depth=bit_depth, bitrate=bitrate, codec=codec, overwrite=overwrite,
-            samples=samples, uncertainty=uncertainty, report=report,
+            draws=samples, uncertainty=uncertainty, report=report,
         )  # fmt: skip
-        jobs = tracks.plan(found, output, priors=slug(priors), skip_existing=skip_existing)
+        jobs = paths.plan(found, output, priors=slug(priors), skip_existing=skip_existing)
         batch.skipped = len(found) - len(jobs)
         if verbose and not quiet:
             say(
@@ -208,11 +208,11 @@ def separate(
 
 def gather(inputs: list[str], spool: Path, batch: Batch, *, recursive: bool, out: Path) -> list[Input]:
     """The readable files among what was typed, each once; `batch` hears of the others."""
-    from ..output import tracks
+    from ..output.inputs import expand_inputs
 
     piped = [from_stdin(spool)] if "-" in inputs else []
     typed = [item for item in inputs if item != "-"]
-    files, problems = tracks.expand_inputs(typed, recursive=recursive, avoid=out)
+    files, problems = expand_inputs(typed, recursive=recursive, avoid=out)
     for problem in problems:
         batch.fail(str(problem).partition(": ")[0], problem)
     return [
@@ -238,7 +238,7 @@ def check_choices(**chosen: str) -> None:
 
 def check_filename(pattern: str, samples: int) -> None:
     """Ends with a line and exit code 2 for a pattern that no track could use."""
-    from ..output.stems import check_pattern
+    from ..output.paths import check_pattern
 
     try:
         check_pattern(pattern)

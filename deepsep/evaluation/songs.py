@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..audio import files as audio
 from ..audio.resampling import resample
 from ..errors import DeepsepError, MissingExtra
-from ..output import ni_stem
+from ..output import mp4, ni_stem
 from . import metrics
 
 __all__ = ["Clip", "Song", "find_songs", "read"]
@@ -206,7 +206,7 @@ def stem_streams(path: Path) -> tuple[dict[str, Samples], int]:
 def stem_names(path: Path, count: int) -> list[str]:
     """What the file calls its stems, or the usual order where it does not tell them apart."""
     try:
-        told = [str(stem.get("name", "")).strip().lower() for stem in ni_stem.read_manifest(path)["stems"]]
+        told = [str(stem.get("name", "")).strip().lower() for stem in mp4.read_manifest(path)["stems"]]
     except DeepsepError:
         told = []
     names = [NI_NAMES.get(name, name) for name in told]
