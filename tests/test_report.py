@@ -196,8 +196,14 @@ def test_many_channels_fold_to_stereo_without_clipping_and_odd_rates_are_resampl
 
 
 def test_silence_and_a_single_sample_make_a_page(tmp_path):
-    write(tmp_path / "silent", np.zeros((4, 2, 5000), np.float32), uncertainty={"vocals": np.zeros(3)})
-    write(tmp_path / "short", np.full((4, 1, 1), 0.1, np.float32))
+    silent = write(
+        tmp_path / "silent", np.zeros((4, 2, 5000), np.float32), uncertainty={"vocals": np.zeros(3)}
+    )
+    short = write(tmp_path / "short", np.full((4, 1, 1), 0.1, np.float32))
+    for page, frames in ((silent, 5000), (short, 1)):
+        shown = json.loads(Page(page).texts["data"])["tracks"]
+        assert [track["frames"] for track in shown] == [frames] * 5
+        assert "nan" not in page.read_text().partition("<body")[2].partition("<script")[0].lower()
 
 
 def test_failure_leaves_the_old_page_and_nothing_else(tmp_path):

@@ -118,12 +118,12 @@ def write_report(
 
 def check_uncertainty(name: str, values: NDArray[Any]) -> Values:
     """The uncertainty of a stem as (f, n). Raises ValueError unless it is finite and not negative."""
-    checked = np.atleast_2d(np.asarray(values, np.float64))
-    if checked.ndim != 2 or not checked.size:
+    values_fn = np.atleast_2d(np.asarray(values, np.float64))
+    if values_fn.ndim != 2 or not values_fn.size:
         raise ValueError(f"uncertainty of {name} has shape {np.shape(values)}, (n,) or (f, n) is needed")
-    if not np.isfinite(checked).all() or checked.min() < 0:
+    if not np.isfinite(values_fn).all() or values_fn.min() < 0:
         raise ValueError(f"uncertainty of {name} is negative, NaN or infinite somewhere")
-    return checked
+    return values_fn
 
 
 def render(
