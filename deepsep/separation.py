@@ -26,7 +26,7 @@ def measure(blocks_ct: Iterable[Samples], rate: int) -> Track:
     """The first pass over a track: its length, and the loudness by which the second divides it."""
     loudness = Loudness()
     for block in blocks_ct:
-        loudness.hear(block)
+        loudness.add(block)
     return Track(rate, loudness.samples, loudness.rms)
 
 

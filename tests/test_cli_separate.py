@@ -16,15 +16,15 @@ import soundfile as sf
 import stempeg
 import torch
 from cli_fixtures import FOUR, RATE, noise, program, read, record, tree
-from deepsep.cli import batch as batches
 from tiny import folder_of
 
 from deepsep import __version__
 from deepsep.audio import files as audio
 from deepsep.audio.tags import Tags, read_tags, write_tags
+from deepsep.cli import batch as batches
 from deepsep.errors import DeepsepError
 from deepsep.models import hub
-from deepsep.output import ni_stem
+from deepsep.output import encoders, mp4
 
 SHORT = ("--method", "sgld", "--levels", "2", "--steps", "2")
 
@@ -113,15 +113,15 @@ def test_a_stem_file(separate):
     gain = (streams[0] * read(song)).sum() / (read(song) ** 2).sum()
     np.testing.assert_allclose(streams[0], gain * read(song), atol=1e-4)
     np.testing.assert_allclose(streams[1:].sum(0), streams[0], atol=1e-4)
-    names = [stem["name"] for stem in ni_stem.read_manifest(Path("out/song.stem.mp4"))["stems"]]
+    names = [stem["name"] for stem in mp4.read_manifest(Path("out/song.stem.mp4"))["stems"]]
     assert names == ["Drums", "Bass", "Other", "Vocals"]
 
 
-@pytest.mark.parametrize("encoder", [ni_stem._encode_pyav, ni_stem._encode_ffmpeg])
+@pytest.mark.parametrize("encoder", [encoders.encode_pyav, encoders.encode_ffmpeg])
 def test_a_stem_file_says_what_made_it(encoder, separate, priors, monkeypatch):
-    if encoder is ni_stem._encode_ffmpeg and not shutil.which("ffmpeg"):
+    if encoder is encoders.encode_ffmpeg and not shutil.which("ffmpeg"):
         pytest.skip("ffmpeg is not installed")
-    monkeypatch.setattr(ni_stem, "_encoder", lambda: encoder)
+    monkeypatch.setattr(encoders, "find_encoder", lambda: encoder)
     record(Path("song.flac"), noise(1.0, rate=44100), 44100)
     write_tags("song.flac", Tags(fields={"title": "Blå"}))
     separate("song.flac", "-f", "stem")

@@ -210,7 +210,7 @@ def test_estimates_sum_to_the_mixture_at_the_songs_own_rate(
 def test_the_model_takes_the_route_of_separation(song: Path, model: Model) -> None:
     clip = only(song)
     loudness = Loudness()
-    loudness.hear(clip.mixture_ct)
+    loudness.add(clip.mixture_ct)
     separated = separate_blocks(
         np.array_split(clip.mixture_ct, 5, axis=1), RATE, loudness.rms, RATE, model, FAST
     )

@@ -17,8 +17,11 @@ import pytest
 import soundfile as sf
 
 from deepsep.errors import DeepsepError
-from deepsep.output import report
-from deepsep.output.report import write_report
+from deepsep.output.report import drawing, sound
+from deepsep.output.report.drawing import Colour, accent, choose_colours, png_url
+from deepsep.output.report.overview import Overview
+from deepsep.output.report.page import write_report
+from deepsep.output.report.text import table
 
 RATE = 44100
 NAMES = ["vocals", "drums", "bass", "other"]
@@ -91,7 +94,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path):
 def test_pieces_cover_the_signal_once(frames, block):
     signal = np.arange(1, frames + 1, dtype=np.float32)[None]
     blocks = [signal[:, at : at + block] for at in range(0, frames, block)]
-    pieces = list(report._pieces(blocks, RATE, 4410))
+    pieces = list(sound.split_pieces(blocks, RATE, 4410))
     assert len(pieces) == -(-frames // RATE)
     padded = np.pad(signal, ((0, 0), (4410, RATE + 2 * 4410)))
     for index, piece in enumerate(pieces):
@@ -105,9 +108,9 @@ def test_overview_does_not_depend_on_blocks_and_shows_tones_where_they_are():
     tone = np.where(t < 1.5, np.sin(2 * np.pi * 200 * t), 0.25 * np.sin(2 * np.pi * 5000 * t))
     pictures = []
     for block in (1000, 2048, 100000):
-        overview = report._Overview(RATE)
+        overview = Overview(RATE)
         samples = tone[None].astype(np.float32)
-        list(overview.watch(samples[:, at : at + block] for at in range(0, len(t), block)))
+        list(overview.measure(samples[:, at : at + block] for at in range(0, len(t), block)))
         pictures.append(overview.picture())
     for picture in pictures[1:]:
         np.testing.assert_allclose(picture.level_fn, pictures[0].level_fn, rtol=1e-4, atol=1e-6)
@@ -125,10 +128,9 @@ def test_images_hold_the_values_that_were_drawn():
     from io import BytesIO
 
     image = pytest.importorskip("matplotlib.image")
-    track = report._Track("vocals", None, hue=12, chroma=0.14)
     shades = np.random.default_rng(0).integers(0, 48, (7, 31)).astype(np.uint8)
-    ramp = report._ramp(track, dark=False)
-    data = base64.b64decode(report._png(shades, ramp).split(",")[1])
+    ramp = drawing.ramp(Colour(12), dark=False)
+    data = base64.b64decode(png_url(shades, ramp).split(",")[1])
     np.testing.assert_allclose(
         image.imread(BytesIO(data), format="png")[..., :3], ramp[shades] / 255, atol=1e-6
     )
@@ -136,11 +138,11 @@ def test_images_hold_the_values_that_were_drawn():
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_colours_are_graded_evenly_and_differ_between_stems(dark):
-    hues = report._hues([*NAMES, "piano", "a", "b", "c"])
-    accents = {report._accent(report._Track(name, None, hue, 0.14), dark) for name, hue in hues.items()}
-    assert len(accents) == len(hues)
-    for name, hue in hues.items():
-        ramp = report._ramp(report._Track(name, None, hue, 0.14), dark) / 255
+    colours = choose_colours([*NAMES, "piano", "a", "b", "c"])
+    accents = {accent(colour, dark) for colour in colours.values()}
+    assert len(accents) == len(colours)
+    for colour in colours.values():
+        ramp = drawing.ramp(colour, dark) / 255
         luminance = np.where(ramp <= 0.04045, ramp / 12.92, ((ramp + 0.055) / 1.055) ** 2.4) @ [
             0.2126,
             0.7152,
@@ -148,7 +150,7 @@ def test_colours_are_graded_evenly_and_differ_between_stems(dark):
         ]
         step = np.diff(np.cbrt(luminance)) * (1 if dark else -1)
         assert step.min() > 0.1 * step.mean() and step.max() < 2.5 * step.mean()
-    assert report._hues(["drums", "vocals"])["drums"] == hues["drums"]
+    assert choose_colours(["drums", "vocals"])["drums"] == colours["drums"]
 
 
 def test_what_names_say_stays_text(tmp_path):
@@ -173,29 +175,35 @@ def test_what_names_say_stays_text(tmp_path):
 
 
 def test_tables_show_values_as_a_person_reads_them():
-    table = report._table("T", {"a": 0.1 + 0.2, "b": None, "c": True, "d": np.float32(0.5), "e": {"x": 1}})
-    cells = [re.sub("<[^>]*>", "", cell) for cell in re.findall("<td.*?</td>", table)]
+    shown = table("T", {"a": 0.1 + 0.2, "b": None, "c": True, "d": np.float32(0.5), "e": {"x": 1}})
+    cells = [re.sub("<[^>]*>", "", cell) for cell in re.findall("<td.*?</td>", shown)]
     assert cells == ["0.3", "–", "yes", "0.5", "x: 1"]
-    assert report._table("T", {}) == ""
+    assert table("T", {}) == ""
 
 
 def test_many_channels_fold_to_stereo_without_clipping_and_odd_rates_are_resampled(tmp_path):
     loud = np.ones((6, 100), np.float32)
-    assert report._fold(loud).shape == (2, 100)
-    assert np.abs(report._fold(loud)).max() <= 1 + 1e-6
+    assert sound.fold_to_stereo(loud).shape == (2, 100)
+    assert np.abs(sound.fold_to_stereo(loud)).max() <= 1 + 1e-6
     write(tmp_path, music(0.5, channels=6))
     page = write(tmp_path, music(0.5, channels=1), rate=96000)
     data = json.loads(Page(page).texts["data"])
     assert data["rate"] == 48000
     assert data["seconds"] == pytest.approx(0.5 * RATE / 96000, abs=1e-3)
-    assert [report._page_rate(rate) for rate in (8000, 22050, 32000, 88200, 192000)] == [
+    assert [sound.page_rate(rate) for rate in (8000, 22050, 32000, 88200, 192000)] == [
         48000, 44100, 48000, 44100, 48000,
     ]  # fmt: skip
 
 
 def test_silence_and_a_single_sample_make_a_page(tmp_path):
-    write(tmp_path / "silent", np.zeros((4, 2, 5000), np.float32), uncertainty={"vocals": np.zeros(3)})
-    write(tmp_path / "short", np.full((4, 1, 1), 0.1, np.float32))
+    silent = write(
+        tmp_path / "silent", np.zeros((4, 2, 5000), np.float32), uncertainty={"vocals": np.zeros(3)}
+    )
+    short = write(tmp_path / "short", np.full((4, 1, 1), 0.1, np.float32))
+    for page, frames in ((silent, 5000), (short, 1)):
+        shown = json.loads(Page(page).texts["data"])["tracks"]
+        assert [track["frames"] for track in shown] == [frames] * 5
+        assert "nan" not in page.read_text().partition("<body")[2].partition("<script")[0].lower()
 
 
 def test_failure_leaves_the_old_page_and_nothing_else(tmp_path):
@@ -229,7 +237,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     pytest.importorskip("resource")  # Windows has none
     code = (
         "import resource, sys, numpy as np, soundfile as sf; from pathlib import Path\n"
-        "from deepsep.report import write_report\n"
+        "from deepsep.output.report.page import write_report\n"
         "folder, seconds = Path(sys.argv[1]), int(sys.argv[2])\n"
         "sf.write(folder / 'a.wav', np.zeros(8000 * seconds, np.int16), 8000)\n"
         "write_report(folder / 'p.html', title='', mix=folder / 'a.wav', stems={}, settings={}, priors={})\n"
@@ -275,7 +283,7 @@ def song(tmp_path_factory):
     folder = tmp_path_factory.mktemp("song")
     samples = music(7.3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "PIECE_SECONDS", 2)
+        patch.setattr(sound, "PIECE_SECONDS", 2)
         unsure = {"vocals": np.linspace(0, 1, 50), "drums": np.random.default_rng(0).random((20, 2000))}
         page = write(folder, samples, title=NASTY, uncertainty=unsure, seconds=12.3)
     return page, np.concatenate([samples.sum(0, keepdims=True), samples])
@@ -517,7 +525,7 @@ def test_fits_the_screen_and_follows_the_colour_scheme(page, width, scheme):
 
 
 def test_a_song_of_four_minutes_is_small_and_seen_at_once(browser, tmp_path, monkeypatch):
-    encode, known = report._mp3, {}
+    encode, known = sound.encode_mp3, {}
 
     def encode_once(samples, rate, kbps):  # the song is a loop as long as a piece: most pieces are the same
         key = hashlib.sha256(samples.tobytes()).digest()
@@ -525,8 +533,8 @@ def test_a_song_of_four_minutes_is_small_and_seen_at_once(browser, tmp_path, mon
             known[key] = encode(samples, rate, kbps)
         return known[key]
 
-    monkeypatch.setattr(report, "_mp3", encode_once)
-    page = write(tmp_path, np.tile(music(report.PIECE_SECONDS), 240 // report.PIECE_SECONDS))
+    monkeypatch.setattr(sound, "encode_mp3", encode_once)
+    page = write(tmp_path, np.tile(music(sound.PIECE_SECONDS), 240 // sound.PIECE_SECONDS))
     size = page.stat().st_size
     assert size < 25e6
     browser.get(page.as_uri())

@@ -44,7 +44,7 @@ def song(seconds, channels=2, rate=RATE, seed=0):
 
 def separate(x, model, settings, rate=RATE, block=5000):
     loudness = Loudness()
-    loudness.hear(x)
+    loudness.add(x)
     blocks = (x[:, i : i + block] for i in range(0, x.shape[1], block))
     out = list(separate_blocks(blocks, rate, loudness.rms, x.shape[1], model, settings))
     return np.concatenate(out, -1)

@@ -1,4 +1,4 @@
-"""Stems are written all or none, at one common gain, and where the plan says."""
+"""Stems are written all or none, and at one common gain."""
 
 import os
 
@@ -9,7 +9,7 @@ import soundfile as sf
 from deepsep.audio import files as audio
 from deepsep.errors import DeepsepError
 from deepsep.output import stems
-from deepsep.output.stems import StemWriter, check_format, plan_paths
+from deepsep.output.stems import Encoding, StemWriter, check_format
 
 RATE = 44100
 NAMES = ["vocals", "drums", "bass", "other"]
@@ -22,9 +22,9 @@ def music(frames=30011, channels=2, peak=0.4, seed=0):
     return (peak * soft / np.abs(soft).max()).astype(np.float32)
 
 
-def write(folder, samples, blocks=7, ext="wav", rate=RATE, **settings):
+def write(folder, samples, blocks=7, ext="wav", rate=RATE, frames=None, **encoding):
     paths = {name: folder / f"{name}.{ext}" for name in NAMES}
-    with StemWriter(paths, rate, samples.shape[1], **settings) as writer:
+    with StemWriter(paths, rate, samples.shape[1], Encoding(**encoding), frames=frames) as writer:
         for block in np.array_split(samples, blocks, axis=2):
             writer.write(block)
     return paths, writer
@@ -90,7 +90,7 @@ def test_mp3_bitrate(tmp_path):
 def test_an_error_leaves_nothing_behind(tmp_path, format):
     (tmp_path / "kept.txt").write_text("mine")
     paths = {name: tmp_path / "new" / "deep" / f"{name}.{format}" for name in NAMES}
-    with pytest.raises(KeyboardInterrupt), StemWriter(paths, RATE, 2, format=format) as writer:
+    with pytest.raises(KeyboardInterrupt), StemWriter(paths, RATE, 2, Encoding(format=format)) as writer:
         writer.write(music())
         assert not any(path.exists() for path in paths.values())
         raise KeyboardInterrupt
@@ -113,8 +113,8 @@ def test_older_stems_stay_until_all_new_ones_are_done(tmp_path):
 
 def test_first_rename_waits_for_the_last_conversion(tmp_path, monkeypatch):
     renamed = []
-    monkeypatch.setattr(stems.os, "replace", lambda source, target: renamed.append(sf.info(source).frames))
-    with StemWriter({n: tmp_path / n for n in NAMES}, RATE, 2, format="flac") as writer:
+    monkeypatch.setattr(os, "replace", lambda source, target: renamed.append(sf.info(source).frames))
+    with StemWriter({n: tmp_path / n for n in NAMES}, RATE, 2, Encoding(format="flac")) as writer:
         writer.write(music())
         assert renamed == []
     assert renamed == [30011] * 4
@@ -145,7 +145,7 @@ def test_wrong_shape_is_refused(tmp_path):
 
 
 def test_wav_past_4_gib_is_rf64_or_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(stems, "_WAV_BYTES", 30000 * 8)  # as if 30000 stereo float frames were 4 GiB
+    monkeypatch.setattr(stems, "WAV_BYTES", 30000 * 8)  # as if 30000 stereo float frames were 4 GiB
     paths, _ = write(tmp_path / "a", music(30001), frames=30001)
     assert sf.info(paths["vocals"]).format == "RF64"
     np.testing.assert_array_equal(read(paths), music(30001))
@@ -169,7 +169,7 @@ def test_wav_past_4_gib_is_rf64_or_refused(tmp_path, monkeypatch):
 )
 def test_what_a_format_cannot_hold_is_refused_before_any_file(tmp_path, format, rate, channels, found):
     with pytest.raises(DeepsepError, match=found):
-        StemWriter({"a": tmp_path / "new" / "a"}, rate, channels, format=format)
+        StemWriter({"a": tmp_path / "new" / "a"}, rate, channels, Encoding(format=format))
     assert os.listdir(tmp_path) == []
 
 
@@ -183,60 +183,3 @@ def test_what_check_format_lets_through_can_be_written(tmp_path, format, rate, c
         return
     paths, _ = write(tmp_path, music(9000, channels), ext=format, rate=rate, format=format)
     assert read(paths).shape == (4, channels, 9000)
-
-
-@pytest.fixture
-def track(tmp_path):
-    folder = tmp_path / "album"
-    folder.mkdir()
-    sf.write(folder / "a.b.wav", music()[0].T, RATE)
-    return folder / "a.b.wav"
-
-
-def plan(track, out, pattern="{track}/{stem}.{ext}", names=NAMES):
-    return plan_paths(track, out, pattern, names, "wav", priors="tiny", sample=3)
-
-
-def test_plan_fills_the_pattern_in_order_and_creates_nothing(track, tmp_path):
-    paths = plan(track, tmp_path / "out", "{priors}/{parent}/{track}/{sample}/{stem}.{ext}")
-    assert list(paths) == NAMES
-    assert paths["bass"] == tmp_path / "out" / "tiny" / "album" / "a.b" / "3" / "bass.wav"
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("pattern", "found"),
-    [
-        ("{track}/{name}.{ext}", r"\{name\}.*\{track\}, \{stem\}.*\{sample\}"),
-        ("{track.parent}/{stem}.wav", r"\{track.parent\}"),
-        ("{stem!r}.wav", r"\{stem\}"),
-        ("{track/{stem}.wav", "cannot be read|uses"),
-        ("{}.wav", r"\{\}"),
-        ("{track}.{ext}", "vocals and drums"),
-        ("{stem}/", "names no file"),
-    ],
-)
-def test_bad_patterns(track, tmp_path, pattern, found):
-    with pytest.raises(DeepsepError, match=found):
-        plan(track, tmp_path, pattern)
-
-
-def test_input_is_never_overwritten(track):
-    with pytest.raises(DeepsepError, match="is the input itself"):
-        plan(track, track.parent / ".." / "album", "{track}.{ext}", names=["vocals"])
-
-
-def test_folder_that_cannot_be_made(track, tmp_path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(DeepsepError, match="is a file"):
-        plan(track, tmp_path / "file" / "deeper")
-    (tmp_path / "taken" / "a.b" / "drums.wav").mkdir(parents=True)
-    with pytest.raises(DeepsepError, match="is a folder"):
-        plan(track, tmp_path / "taken")
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_without_permission(track, tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(DeepsepError, match="cannot be written"):
-        plan(track, tmp_path / "locked" / "deeper")

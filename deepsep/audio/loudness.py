@@ -1,6 +1,6 @@
-"""How loud a recording is: the one gain that brings it to the level at which priors and encoder were trained.
+"""Measure how loud a track is: the level to which it is brought before the priors and the encoder see it.
 
-Shape suffixes: c audio channel, t sample.
+Shape suffixes: c channel, t sample.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ PEAK = 0.98
 
 
 def gated_rms(power: np.ndarray) -> float:
-    """Root mean square over the blocks that are not quiet: `power` holds the mean square of each block, any length.
+    """Root mean square over the blocks that are not quiet; 0.0 for silence.
 
-    Blocks below -60 dB of the loudest, then those 12 dB below the mean of the rest, do not count; 0 for silence.
+    `power` holds the mean square of each block, shape (blocks,). Blocks more than 60 dB below the loudest
+    are left out, then those more than 12 dB below the mean of the remaining ones.
     """
     power = np.asarray(power, dtype=np.float64)
     power = power[power > max(1e-30, 1e-6 * power.max(initial=0))]
@@ -26,7 +27,10 @@ def gated_rms(power: np.ndarray) -> float:
 
 
 class Loudness:
-    """The gated RMS of a track heard in pieces of any length: a first pass; the second divides by it."""
+    """The gated RMS and the length of a track, measured over pieces of any length.
+
+    `samples` counts samples per channel. `block` is the length over which power is averaged, in samples.
+    """
 
     def __init__(self, block: int = 4096) -> None:
         self.block = block
@@ -34,8 +38,8 @@ class Loudness:
         self.rest = np.zeros(0)
         self.samples = 0
 
-    def hear(self, samples_ct: np.ndarray) -> None:
-        """Takes the next samples."""
+    def add(self, samples_ct: np.ndarray) -> None:
+        """Adds the next samples, shape (c, t)."""
         self.samples += samples_ct.shape[1]
         power = np.concatenate([self.rest, np.square(samples_ct, dtype=np.float64).mean(0)])
         whole = len(power) // self.block * self.block
@@ -44,7 +48,7 @@ class Loudness:
 
     @property
     def rms(self) -> float:
-        """Gated RMS of what was heard; 0 for silence."""
+        """Gated RMS of all samples so far, full scale is 1.0; 0.0 for silence."""
         last = [np.array([self.rest.mean()])] if len(self.rest) else []
         return gated_rms(np.concatenate([*self.powers, *last])) if self.samples else 0.0
 
@@ -52,7 +56,7 @@ class Loudness:
 def to_listening_level(samples_ct: np.ndarray) -> np.ndarray:
     """The samples by one gain that brings them to -20 dB RMS where they are not quiet, lower if they would clip."""
     loudness = Loudness()
-    loudness.hear(samples_ct)
+    loudness.add(samples_ct)
     if loudness.rms == 0:
         return samples_ct.astype(np.float32)
     gain = min(TARGET_RMS / loudness.rms, PEAK / float(np.abs(samples_ct).max()))

@@ -1,4 +1,4 @@
-"""Tags and covers of audio files, read from one format and written to another. Needs mutagen; without it, nothing.
+"""Read tags and covers from audio files of one format and write them to another, where mutagen is installed.
 
 Three families of tags: ID3 (mp3, wav, aiff), MP4 atoms, Vorbis comments (flac, ogg, opus).
 """
@@ -6,6 +6,7 @@ Three families of tags: ID3 (mp3, wav, aiff), MP4 atoms, Vorbis comments (flac, 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +27,7 @@ class Tags:
 
 
 # Field name (also its Vorbis comment) -> ID3v2 frame, MP4 atom.
-_TAG_NAMES = {
+TAG_NAMES = {
     "title": ("TIT2", "\xa9nam"),
     "artist": ("TPE1", "\xa9ART"),
     "album": ("TALB", "\xa9alb"),
@@ -42,24 +43,16 @@ _TAG_NAMES = {
 
 def read_tags(path: Path | str) -> Tags:
     """The tags and the cover of a file; empty when it has none, or when mutagen is not installed."""
-    try:
-        import mutagen
-    except ImportError:
+    file = open_file(path)
+    family = None if file is None else family_of(file)
+    if file is None or family is None or file.tags is None:
         return Tags()
-    try:
-        file = mutagen.File(path)
-    except mutagen.MutagenError:
-        return Tags()  # a broken tag is no reason to refuse the music
-    if file is None or file.tags is None:
-        return Tags()
-    family = _tag_family(file)
-    if family == "id3":
-        return _id3_tags(file.tags)
-    if family == "mp4":
-        return _mp4_tags(file.tags)
-    if family == "vorbis":
-        return _vorbis_tags(file)
-    return Tags()
+    texts = {name: family.read_field(file, name) for name in TAG_NAMES}
+    fields = {name: text for name, text in texts.items() if text is not None}
+    cover = family.read_cover(file)
+    if cover is None:
+        return Tags(fields=fields)
+    return Tags(fields=fields, cover=cover[0], cover_mime=cover[1])
 
 
 def write_tags(path: Path | str, tags: Tags) -> bool:
@@ -68,26 +61,20 @@ def write_tags(path: Path | str, tags: Tags) -> bool:
     Returns whether they were written: False without mutagen and for other formats (RF64 among them).
     Raises DeepsepError when the file cannot be changed.
     """
-    try:
-        import mutagen
-    except ImportError:
-        return False
-    try:
-        file = mutagen.File(path)
-    except mutagen.MutagenError:
-        return False
-    family = None if file is None else _tag_family(file)
+    file = open_file(path)
+    family = None if file is None else family_of(file)
     if file is None or family is None:
         return False
+    import mutagen
+
     try:
         if file.tags is None:
             file.add_tags()
-        if family == "id3":
-            _set_id3(file.tags, tags)
-        elif family == "mp4":
-            _set_mp4(file.tags, tags)
-        else:
-            _set_vorbis(file, tags)
+        for name, text in tags.fields.items():
+            if name in TAG_NAMES:
+                family.write_field(file, name, text)
+        if tags.cover is not None:
+            family.write_cover(file, tags.cover, tags.cover_mime or picture_mime(tags.cover))
         file.save()
     except mutagen.MutagenError as error:
         raise DeepsepError(
@@ -96,7 +83,30 @@ def write_tags(path: Path | str, tags: Tags) -> bool:
     return True
 
 
-def _tag_family(file: Any) -> str | None:
+def open_file(path: Path | str) -> Any:
+    """The file as mutagen sees it; None without mutagen, for other files, and for tags that it cannot read."""
+    try:
+        import mutagen
+    except ImportError:
+        return None
+    try:
+        return mutagen.File(path)
+    except mutagen.MutagenError:
+        return None  # broken tags are no reason to refuse the music
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How the formats of one family keep a field, by its name in `TAG_NAMES`, and the cover (bytes, MIME type)."""
+
+    read_field: Callable[[Any, str], str | None]
+    write_field: Callable[[Any, str, str], None]
+    read_cover: Callable[[Any], tuple[bytes, str] | None]
+    write_cover: Callable[[Any, bytes, str], None]
+
+
+def family_of(file: Any) -> Family | None:
+    """The family of tags that an open file has; None for a format that is not supported."""
     from mutagen.aiff import AIFF
     from mutagen.flac import FLAC
     from mutagen.mp3 import MP3
@@ -105,75 +115,92 @@ def _tag_family(file: Any) -> str | None:
     from mutagen.oggvorbis import OggVorbis
     from mutagen.wave import WAVE
 
-    families = {"id3": (MP3, WAVE, AIFF), "mp4": (MP4,), "vorbis": (FLAC, OggVorbis, OggOpus)}
-    return next((name for name, kinds in families.items() if isinstance(file, kinds)), None)
+    if isinstance(file, MP3 | WAVE | AIFF):
+        return Family(read_id3_field, write_id3_field, read_id3_cover, write_id3_cover)
+    if isinstance(file, MP4):
+        return Family(read_mp4_field, write_mp4_field, read_mp4_cover, write_mp4_cover)
+    if isinstance(file, FLAC | OggVorbis | OggOpus):
+        return Family(read_vorbis_field, write_vorbis_field, read_vorbis_cover, write_vorbis_cover)
+    return None
 
 
-def _id3_tags(frames: Any) -> Tags:
-    found = {name: str(frames[frame]) for name, (frame, _) in _TAG_NAMES.items() if frame in frames}
-    pictures = frames.getall("APIC")
-    if not pictures:
-        return Tags(fields=found)
-    return Tags(fields=found, cover=bytes(pictures[0].data), cover_mime=pictures[0].mime)
+# --- ID3 -----------------------------------------------------------------------------------------------
 
 
-def _set_id3(frames: Any, tags: Tags) -> None:
+def read_id3_field(file: Any, name: str) -> str | None:
+    frame = TAG_NAMES[name][0]
+    return str(file.tags[frame]) if frame in file.tags else None
+
+
+def write_id3_field(file: Any, name: str, text: str) -> None:
+    frame = TAG_NAMES[name][0]
+    kind = getattr(import_module("mutagen.id3"), frame)
+    file.tags.setall(frame, [kind(encoding=3, text=[text])])
+
+
+def read_id3_cover(file: Any) -> tuple[bytes, str] | None:
+    pictures = file.tags.getall("APIC")
+    return (bytes(pictures[0].data), pictures[0].mime) if pictures else None
+
+
+def write_id3_cover(file: Any, cover: bytes, mime: str) -> None:
     id3 = import_module("mutagen.id3")
-
-    for name, text in tags.fields.items():
-        if name in _TAG_NAMES:
-            frame = _TAG_NAMES[name][0]
-            frames.setall(frame, [getattr(id3, frame)(encoding=3, text=[text])])
-    if tags.cover is not None:
-        mime = tags.cover_mime or _mime(tags.cover)
-        frames.setall("APIC", [id3.APIC(encoding=3, mime=mime, type=3, desc="", data=tags.cover)])
+    file.tags.setall("APIC", [id3.APIC(encoding=3, mime=mime, type=3, desc="", data=cover)])
 
 
-def _mp4_tags(atoms: Any) -> Tags:
-    found = {}
-    for name, (_, atom) in _TAG_NAMES.items():
-        if not atoms.get(atom):
-            continue
-        value = atoms[atom][0]
-        # trkn and disk are pairs (number, total), 0 when not known
-        found[name] = (
-            "/".join(str(part) for part in value if part) if isinstance(value, tuple) else str(value)
-        )
-    covers = atoms.get("covr")
-    if not covers:
-        return Tags(fields=found)
-    return Tags(fields=found, cover=bytes(covers[0]), cover_mime=_mime(bytes(covers[0])))
+# --- MP4 -----------------------------------------------------------------------------------------------
 
 
-def _set_mp4(atoms: Any, tags: Tags) -> None:
-    mp4 = import_module("mutagen.mp4")
-
-    for name, text in tags.fields.items():
-        if name not in _TAG_NAMES:
-            continue
-        atom = _TAG_NAMES[name][1]
-        if atom in ("trkn", "disk"):
-            parts = [int(part) if part.isdecimal() else 0 for part in text.split("/")[:2]]
-            if parts[0] > 0xFFFF or parts[-1] > 0xFFFF or parts[0] == 0:
-                continue  # the atom holds two 16-bit numbers, a side letter such as "A1" has no place in it
-            atoms[atom] = [(parts[0], parts[1] if len(parts) == 2 else 0)]
-        elif atom == "tmpo":
-            try:
-                atoms[atom] = [round(float(text))]
-            except (ValueError, OverflowError):
-                continue
-        else:
-            atoms[atom] = [text]
-    if tags.cover is not None:
-        png = (tags.cover_mime or _mime(tags.cover)) == "image/png"
-        kind = mp4.MP4Cover.FORMAT_PNG if png else mp4.MP4Cover.FORMAT_JPEG
-        atoms["covr"] = [mp4.MP4Cover(tags.cover, imageformat=kind)]
+def read_mp4_field(file: Any, name: str) -> str | None:
+    values = file.tags.get(TAG_NAMES[name][1])
+    if not values:
+        return None
+    if isinstance(values[0], tuple):  # trkn and disk are pairs (number, total), 0 when not known
+        return "/".join(str(part) for part in values[0] if part)
+    return str(values[0])
 
 
-def _vorbis_tags(file: Any) -> Tags:
+def write_mp4_field(file: Any, name: str, text: str) -> None:
+    """Sets the field; leaves it out where the atom holds numbers and `text` is none."""
+    atom = TAG_NAMES[name][1]
+    if atom in ("trkn", "disk"):
+        parts = [int(part) if part.isdecimal() else 0 for part in text.split("/")[:2]]
+        if parts[0] == 0 or max(parts) > 0xFFFF:
+            return  # the atom holds two 16-bit numbers, a side letter such as "A1" has no place in it
+        file.tags[atom] = [(parts[0], parts[1] if len(parts) == 2 else 0)]
+    elif atom == "tmpo":
+        try:
+            file.tags[atom] = [round(float(text))]
+        except (ValueError, OverflowError):
+            return
+    else:
+        file.tags[atom] = [text]
+
+
+def read_mp4_cover(file: Any) -> tuple[bytes, str] | None:
+    covers = file.tags.get("covr")
+    return (bytes(covers[0]), picture_mime(bytes(covers[0]))) if covers else None
+
+
+def write_mp4_cover(file: Any, cover: bytes, mime: str) -> None:
+    mp4 = import_module("mutagen.mp4").MP4Cover
+    kind = mp4.FORMAT_PNG if mime == "image/png" else mp4.FORMAT_JPEG
+    file.tags["covr"] = [mp4(cover, imageformat=kind)]
+
+
+# --- Vorbis comments -----------------------------------------------------------------------------------
+
+
+def read_vorbis_field(file: Any, name: str) -> str | None:
+    return "; ".join(file[name]) if file.get(name) else None
+
+
+def write_vorbis_field(file: Any, name: str, text: str) -> None:
+    file[name] = [text]
+
+
+def read_vorbis_cover(file: Any) -> tuple[bytes, str] | None:
     flac = import_module("mutagen.flac")
-
-    found = {name: "; ".join(file[name]) for name in _TAG_NAMES if file.get(name)}
     if isinstance(file, flac.FLAC):
         pictures = list(file.pictures)
     else:
@@ -183,21 +210,13 @@ def _vorbis_tags(file: Any) -> Tags:
                 pictures.append(flac.Picture(base64.b64decode(text)))
             except (ValueError, flac.error):
                 continue
-    if not pictures:
-        return Tags(fields=found)
-    return Tags(fields=found, cover=bytes(pictures[0].data), cover_mime=pictures[0].mime)
+    return (bytes(pictures[0].data), pictures[0].mime) if pictures else None
 
 
-def _set_vorbis(file: Any, tags: Tags) -> None:
+def write_vorbis_cover(file: Any, cover: bytes, mime: str) -> None:
     flac = import_module("mutagen.flac")
-
-    for name, text in tags.fields.items():
-        if name in _TAG_NAMES:
-            file[name] = [text]
-    if tags.cover is None:
-        return
     picture = flac.Picture()
-    picture.type, picture.mime, picture.data = 3, tags.cover_mime or _mime(tags.cover), tags.cover
+    picture.type, picture.mime, picture.data = 3, mime, cover
     if isinstance(file, flac.FLAC):
         file.clear_pictures()
         file.add_picture(picture)
@@ -205,5 +224,6 @@ def _set_vorbis(file: Any, tags: Tags) -> None:
         file["metadata_block_picture"] = [base64.b64encode(picture.write()).decode("ascii")]
 
 
-def _mime(picture: bytes) -> str:
+def picture_mime(picture: bytes) -> str:
+    """The MIME type of a png, and that of jpeg for everything else."""
     return "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"

@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import DeepsepError
-from . import doctor, evaluate, priors, sample, separate, toy, train
+from . import contrast_priors, doctor, evaluate, priors, sample, separate, toy, train_encoder, train_prior
 from .common import INTERRUPTED, say
 
 __all__ = ["app", "main"]
@@ -26,9 +26,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(separate.separate)
-app.command("train-prior")(train.train_prior)
-app.command("train-encoder")(train.train_encoder)
-app.command("contrast-priors")(train.contrast_priors)
+app.command("train-prior")(train_prior.train_prior)
+app.command("train-encoder")(train_encoder.train_encoder)
+app.command("contrast-priors")(contrast_priors.contrast_priors)
 app.command()(evaluate.evaluate)
 app.add_typer(priors.app, name="priors")
 app.command()(sample.sample)
@@ -37,7 +37,7 @@ app.command()(doctor.doctor)
 
 
 def show_version(wanted: bool) -> None:
-    """Prints the version and stops."""
+    """Print the version and exit."""
     if wanted:
         typer.echo(f"deepsep {__version__}")
         raise typer.Exit()
@@ -53,7 +53,7 @@ def root(
 
 
 def main() -> None:
-    """Runs the program; every mistake a user can mend is one line and exit code 1."""
+    """Run the program: a mistake that a user can mend is one line and exit code 1."""
     try:
         code = app(standalone_mode=False)
     except UsageError as error:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,10 @@ from ..errors import DeepsepError
 from .common import INTERRUPTED, say
 
 if TYPE_CHECKING:
-    from ..models.folder import Model
-    from ..output.tracks import Done, Input, Job, Output
-    from ..spectral.infer import Settings
+    from ..inference.model import Model
+    from ..inference.settings import Settings
+    from ..output.paths import Input, Job, Output
+    from ..output.tracks import TrackResult
 
 __all__ = ["Batch", "from_stdin"]
 
@@ -89,24 +90,24 @@ class Batch:
 
     quiet: bool = False
     as_json: bool = False
-    done: list[Done] = field(default_factory=list)
+    done: list[TrackResult] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
     skipped: int = 0
 
     @property
     def terminal(self) -> bool:
-        """Whether a person watches."""
+        """Whether a person watches progress."""
         return sys.stderr.isatty() and not self.quiet
 
     def fail(self, source: str, error: object) -> None:
-        """Says what is wrong with one track."""
+        """Say what is wrong with one track, and remember it."""
         say(f"error: {error}")
         self.failed.append({"source": source, "error": str(error)})
 
     def readable(self, files: Sequence[tuple[Path, str]]) -> list[Input]:
         """The files (with what to call each) that hold audio; what is wrong with the others is said."""
         from ..audio import files as audio
-        from ..output.tracks import Input
+        from ..output.paths import Input
 
         found = []
         for path, label in files:
@@ -150,10 +151,11 @@ class Batch:
             self.show_table()
 
     def tell_machine(self, model: Model | None, *, interrupted: bool = False) -> None:
-        """JSON on stdout."""
+        """Print JSON on stdout."""
         about: dict[str, Any] = {}
         if model is not None:
-            about = {"priors": model.info["name"], "origins": model.info["origins"], "sources": model.sources}
+            origins = {source: asdict(origin) for source, origin in model.info.origins.items()}
+            about = {"priors": model.info.name, "origins": origins, "sources": model.sources}
         about["done"] = [
             {
                 "source": r.source,
@@ -171,7 +173,7 @@ class Batch:
         typer.echo(json.dumps(about, indent=2))
 
     def finish(self, model: Model | None) -> None:
-        """The last word. Raises typer.Exit when a track failed."""
+        """Say how many tracks are done. Raises typer.Exit if one failed."""
         if self.as_json:
             self.tell_machine(model)
         elif not self.quiet and len(self.done) + len(self.failed) + self.skipped > 1:
@@ -218,7 +220,7 @@ def reason(error: BaseException, source: Path) -> str:
     raise error
 
 
-def notes_of(result: Done) -> list[str]:
+def notes_of(result: TrackResult) -> list[str]:
     """What a person should know of a result."""
     notes = ["silent throughout"] if result.silent else []
     if result.gain_db:
@@ -226,7 +228,7 @@ def notes_of(result: Done) -> list[str]:
     return notes
 
 
-def target_of(result: Done) -> str:
+def target_of(result: TrackResult) -> str:
     """Where the outputs are: the file, or the folder of several."""
     paths = [*result.paths.values(), *result.extras.values()]
     if len(paths) == 1:
@@ -234,7 +236,7 @@ def target_of(result: Done) -> str:
     return os.path.commonpath([path.parent for path in paths]) + os.sep
 
 
-def summary(result: Done) -> str:
+def summary(result: TrackResult) -> str:
     """What happened to one track, in a line."""
     note = f" ({'; '.join(notes)})" if (notes := notes_of(result)) else ""
     name = Path(result.source).name

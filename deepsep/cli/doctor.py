@@ -10,12 +10,13 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from .. import __version__
 from .fetch import size_of
+from .options import JsonOption
 
 __all__ = ["doctor"]
 
@@ -23,7 +24,7 @@ LOW_DISK = 2 * 10**9  # bytes; priors are some ten MB, but one song's float stem
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check the installation: PyTorch, devices, audio formats, priors, disk. No network; always exit code 0.
 

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated, Any
 
 import typer
 
-from ..config import WAVEFORM_SGLD, default_sgld
-from .common import (
-    SGLD,
+from ..config import Metric, fits_some_domain
+from .common import as_usage, listed, pairs, say, set_threads
+from .fetch import pin
+from .options import (
+    ChainsOption,
     DeviceOption,
     GammaOption,
+    JsonOption,
     LevelsOption,
     OfflineOption,
+    PriorOption,
     PriorsOption,
+    QuietOption,
+    SeedOption,
+    SgldStepsOption,
     SigmaMaxOption,
     SigmaMinOption,
-    StepsOption,
+    TemperatureOption,
     ThreadsOption,
-    check_sgld,
-    listed,
-    pairs,
-    say,
-    set_threads,
-    sgld_config,
-    usage,
 )
 
 __all__ = ["evaluate"]
-
-Metric = Literal["sdr", "si_sdr", "sdr_median"]
 
 
 def evaluate(
@@ -48,77 +46,63 @@ def evaluate(
             "oracle-full; by default all but nmf."
         ),
     ] = None,
-    priors: PriorsOption = "bundled",
-    prior: Annotated[
-        list[str], typer.Option(help="Replace or add one instrument: vocals=DIR or vocals=org/name.")
-    ] = [],  # noqa: B006
     seconds: Annotated[float | None, typer.Option(help="Score one excerpt of each song, this long.")] = None,
     nmf_data: Annotated[
         list[str],
-        typer.Option(help="SOURCE=DIR of solo recordings for the NMF baseline, one for each source."),
+        typer.Option(
+            metavar="SOURCE=DIR", help="Solo recordings for the NMF baseline, one folder for each source."
+        ),
     ] = [],  # noqa: B006
-    metric: Annotated[str, typer.Option(help="What the table shows: sdr, si_sdr or sdr_median.")] = "sdr",
-    steps: StepsOption = None,
+    metric: Annotated[Metric, typer.Option(help="What the table shows.")] = "sdr",
+    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this file.")] = None,
+    priors: PriorsOption = "bundled",
+    prior: PriorOption = [],  # noqa: B006
+    offline: OfflineOption = False,
+    steps: SgldStepsOption = None,
     levels: LevelsOption = None,
     sigma_max: SigmaMaxOption = None,
     sigma_min: SigmaMinOption = None,
     gamma: GammaOption = None,
-    chains: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help=f"SGLD: chains to average, by default {SGLD.chains}; with priors of samples, "
-            f"{WAVEFORM_SGLD.chains}, of which the likeliest is kept.",
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            help=f"SGLD: 1 samples, 0 seeks a mode; by default {SGLD.temperature:g}, "
-            f"with priors of samples {WAVEFORM_SGLD.temperature:g}."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same figures.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this file.")] = None,
+    chains: ChainsOption = None,
+    temperature: TemperatureOption = None,
+    seed: SeedOption = 0,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    offline: OfflineOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the figures and errors only.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Score separations of songs whose stems are known, beside baselines and the ceiling of any mask.
 
     Example: deepsep evaluate songs/ --methods stationary,encoder,oracle --seconds 30
     """
-    if metric not in get_args(Metric):
-        raise usage(f"unknown metric {metric!r}; choose one of {', '.join(get_args(Metric))}")
-    given = {
+    options: dict[str, Any] = {
         "levels": levels, "steps": steps, "sigma_max": sigma_max, "sigma_min": sigma_min, "gamma": gamma,
         "temperature": temperature, "chains": chains,
     }  # fmt: skip
-    check_sgld(given)
-    from ..evaluation import results as evaluation
-    from ..evaluation.songs import find_songs
-    from ..models import folder as models
-    from ..spectral import infer as inference
+    with as_usage():
+        fits_some_domain(options)
+    from .. import api
+    from ..evaluation.results import METRICS
+    from ..evaluation.run import Evaluation
 
     set_threads(threads)
-    picked = inference.pick_device(device)
-    model = models.assemble(priors, pairs(prior, "--prior"), device=picked, offline=offline)
-    waveform = model.waveform is not None
-    config = sgld_config(default_sgld(waveform=waveform), given)
-    warm = sgld_config(default_sgld(waveform=waveform, from_encoder=True), given)
-    found = [song for path in songs for song in find_songs(path)]
-    results = evaluation.evaluate(
-        found,
-        model,
-        listed(methods),
-        settings=inference.Settings(sgld=config, seed=seed, device=picked),
-        from_encoder=warm,
-        seconds=seconds,
-        nmf_data={s: Path(d) for s, d in pairs(nmf_data, "--nmf-data").items()} or None,
-        on_progress=None if quiet else lambda done, total, what: say(f"[{done + 1}/{total}] {what}"),
-    )
+    base, others = pin(priors, pairs(prior, "--prior"), offline=offline, quiet=quiet)
+    model = api.load_priors(base, others, device=device, offline=offline)
+    with as_usage():
+        cold = api.settings_for(model, method="sgld", init="mixture", sgld=options, device=device)
+        warm = cold.sgld
+        if model.encoder is not None:
+            warm = api.settings_for(model, method="sgld", init="encoder", sgld=options, device=device).sgld
+    how = Evaluation(
+        methods=listed(methods) or (), sgld=cold.sgld, warm=warm, seed=seed, device=cold.device, seconds=seconds,
+        nmf_data={s: Path(d) for s, d in pairs(nmf_data, "--nmf-data").items()},
+    )  # fmt: skip
+
+    def tell(done: int, total: int, what: str) -> None:
+        if not quiet:
+            say(f"[{done + 1}/{total}] {what}")
+
+    results = api.evaluate(songs, priors=model, how=how, on_progress=tell)
     if plot:
         results.plot(plot)
     for note in results.notes:
@@ -126,12 +110,11 @@ def evaluate(
     if as_json:
         typer.echo(results.to_json())
     else:
-        shown = cast(Metric, metric)
-        show(results.table(shown), evaluation.METRICS[shown])
+        show(results.table(metric), METRICS[metric])
 
 
 def show(rows: list[list[str]], title: str) -> None:
-    """The figures as a table on stdout."""
+    """Print the figures as a table on stdout."""
     from rich.console import Console
     from rich.table import Table
 

@@ -83,9 +83,7 @@ SeedOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=RUNNING)
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel=RUNNING)
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel=RUNNING)]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=OUTPUT)
 ]
@@ -98,9 +96,7 @@ SgldStepsOption = Annotated[
 ]
 LevelsOption = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="Noise levels. " + by_default("levels", warm=True), rich_help_panel=LANGEVIN
-    ),
+    typer.Option(min=1, help="Noise levels. " + by_default("levels", warm=True), rich_help_panel=LANGEVIN),
 ]
 SigmaMaxOption = Annotated[
     float | None,
@@ -170,4 +166,3 @@ WorkersOption = Annotated[
 Bf16Option = Annotated[
     bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.", rich_help_panel=RUNNING)
 ]
-

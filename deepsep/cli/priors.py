@@ -10,8 +10,9 @@ import typer
 
 from ..errors import DeepsepError
 from ..models import card, hub
-from .common import OfflineOption, listed, say, usage
+from .common import listed, say, usage
 from .fetch import fetch, pinned_name, size_of
+from .options import JsonOption, OfflineOption, QuietOption
 
 __all__ = ["app"]
 
@@ -20,8 +21,6 @@ app = typer.Typer(no_args_is_help=True)
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="bundled, a folder, or org/name[@revision] on the Hub.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 
 @app.callback()

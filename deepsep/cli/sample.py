@@ -9,8 +9,17 @@ import typer
 
 from .. import __version__
 from ..errors import DeepsepError
-from .common import OfflineOption, PriorsOption, ThreadsOption, say, set_threads, usage
+from .common import say, set_threads, usage
 from .fetch import fetch, pinned_name
+from .options import (
+    OUTPUT,
+    OfflineOption,
+    OverwriteOption,
+    PriorsOption,
+    QuietOption,
+    SeedOption,
+    ThreadsOption,
+)
 
 __all__ = ["sample"]
 
@@ -20,7 +29,8 @@ FORMATS = ("wav", "flac", "mp3", "ogg")
 def sample(
     source: Annotated[str, typer.Option(help="The instrument, such as drums.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="File to write: .wav, .flac, .mp3 or .ogg.")
+        Path,
+        typer.Option("--out", "-o", help="File to write: .wav, .flac, .mp3 or .ogg.", rich_help_panel=OUTPUT),
     ] = Path("sample.wav"),
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length.")] = 10.0,
     temperature: Annotated[
@@ -32,12 +42,12 @@ def sample(
     iterations: Annotated[
         int, typer.Option(min=0, max=1000, help="Griffin-Lim steps for the phase; 0 leaves it noise.")
     ] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same machine: same sound.")] = 0,
+    overwrite: OverwriteOption = False,
     priors: PriorsOption = "bundled",
-    threads: ThreadsOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     offline: OfflineOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Hear what a prior has learned: draw from it and make the draw audible.
 
@@ -54,33 +64,20 @@ def sample(
     if out.exists() and not overwrite:
         raise DeepsepError(f"{out} exists; use --overwrite to replace it")
     found = fetch(priors, offline=offline, quiet=quiet, only=[source])
-    import torch
-
-    from ..flows.flow import WaveformPrior
-    from ..models import folder as models
-    from ..output.stems import StemWriter
-    from ..spectral import sonify
-    from ..spectral.spectrum import Spectrum
+    place = pinned_name(found) if found.commit else Path(found.name).name
+    from .. import api
+    from ..output.stems import Encoding, StemWriter
 
     set_threads(threads)
-    model = models.load(found.folder, sources=[source], encoder=False)
-    prior = model.priors[source]
-    rng = torch.Generator().manual_seed(seed)
-    rate = model.waveform.rate if model.waveform else model.spectrum.rate
-    samples = max(1, round(seconds * rate))
-    level = prior.config.sigma_min if sigma is None else sigma
-    if isinstance(prior, WaveformPrior):
-        signal = sonify.draw_samples(prior, samples, sigma=level, temperature=temperature, rng=rng)
-    else:
-        spectrum = Spectrum(model.spectrum)
-        x_dn = sonify.draw(prior, spectrum.frames(samples), sigma=level, temperature=temperature, rng=rng)
-        signal = sonify.sonify(x_dn, spectrum, samples, iterations=iterations, rng=rng)
-    sound = sonify.levelled(signal.numpy())
+    draw = api.sample_prior(
+        source, priors=found.folder, seconds=seconds, temperature=temperature, sigma=sigma, iterations=iterations,
+        seed=seed,
+    )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    place = pinned_name(found) if found.commit else Path(found.name).name
     made = f"deepsep {__version__}, a draw from the prior of {source}, seed {seed}; priors {place}"
-    with StemWriter({source: out}, rate, 1, format=kind, frames=samples, comment=made) as writer:
-        writer.write(sound[None])
+    encoding = Encoding(format=kind, comment=made)
+    with StemWriter({source: out}, draw.rate, 1, encoding, frames=draw.samples.shape[1]) as writer:
+        writer.write(draw.samples[None])
     if not quiet:
-        silent = "; silent throughout" if not sound.any() else ""
+        silent = "; silent throughout" if not draw.samples.any() else ""
         say(f"{out}: {seconds:g} s of {source} from {found.name}, seed {seed}{silent}")

@@ -77,9 +77,7 @@ def separate(
         Format,
         typer.Option("--format", "-f", help="File format; stem is one NI .stem.mp4.", rich_help_panel=OUTPUT),
     ] = "wav",
-    bit_depth: Annotated[
-        BitDepth, typer.Option(help="Of wav and flac.", rich_help_panel=OUTPUT)
-    ] = "float",
+    bit_depth: Annotated[BitDepth, typer.Option(help="Of wav and flac.", rich_help_panel=OUTPUT)] = "float",
     bitrate: Annotated[
         int, typer.Option(min=8, max=320, help="kbit/s of mp3.", rich_help_panel=OUTPUT)
     ] = 320,
@@ -98,8 +96,12 @@ def separate(
     draws: Annotated[
         int,
         typer.Option(
-            "--samples", "--draws", min=1, max=MOST_DRAWS,
-            help="Write this many plausible separations, drawn from the posterior.", rich_help_panel=RESULT,
+            "--samples",
+            "--draws",
+            min=1,
+            max=MOST_DRAWS,
+            help="Write this many plausible separations, drawn from the posterior.",
+            rich_help_panel=RESULT,
         ),
     ] = 1,
     uncertainty: Annotated[
@@ -127,7 +129,8 @@ def separate(
     init: Annotated[
         Init,
         typer.Option(
-            help="Where a chain starts: mixture (priors alone), or the encoder's estimate.", rich_help_panel=LANGEVIN
+            help="Where a chain starts: mixture (priors alone), or the encoder's estimate.",
+            rich_help_panel=LANGEVIN,
         ),
     ] = "auto",
     steps: SgldStepsOption = None,
@@ -140,7 +143,9 @@ def separate(
     seed: SeedOption = 0,
     batch_size: Annotated[
         int,
-        typer.Option(min=1, help="Windows at a time; changes memory, not the result.", rich_help_panel=RUNNING),
+        typer.Option(
+            min=1, help="Windows at a time; changes memory, not the result.", rich_help_panel=RUNNING
+        ),
     ] = 2,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .common import say, stoppable
+from .common import exit_on_signals, say
+from .options import QuietOption
 
 __all__ = ["toy"]
 
@@ -18,7 +19,7 @@ def toy(
     mixtures: Annotated[int, typer.Option(min=0, help="Mixtures of four notes, with their stems.")] = 40,
     seconds: Annotated[float, typer.Option(min=0.05, max=60, help="Length of each.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Same seed: same notes.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write toy instruments to train and to test on: sine, square, saw and triangle at the pitches of a piano.
 
@@ -29,7 +30,7 @@ def toy(
     """
     from ..recordings import toy as instruments
 
-    with stoppable():
+    with exit_on_signals():
         instruments.write(out, takes=takes, mixtures=mixtures, seconds=seconds, seed=seed)
     if not quiet:
         total = takes * len(instruments.PITCHES) * len(instruments.WAVES)

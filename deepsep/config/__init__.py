@@ -6,6 +6,7 @@ Configurations are frozen and keyword-only, and check themselves when they are b
 from .choices import (
     BitDepth,
     Codec,
+    DomainName,
     Format,
     Init,
     Level,
@@ -39,6 +40,7 @@ from .training import (
 
 __all__ = [
     "CONTRAST_FRAMES", "ENCODER_FRAMES", "PRIOR_FRAMES", "SURE_CHAINS", "BitDepth", "Codec", "ContrastTraining",
+    "DomainName",
     "EncoderTraining", "Format", "Init", "Level", "Mask", "Method", "Metric", "Objective", "PriorTraining",
     "SgldConfig", "Shuffle", "SpectralEncoderConfig", "SpectralFlowConfig", "SpectralSgldConfig",
     "SpectrumConfig", "Start", "TrainConfig", "WaveformConfig", "WaveformEncoderConfig", "WaveformFlowConfig",

@@ -9,6 +9,7 @@ from ..errors import DeepsepError
 __all__ = [
     "BitDepth",
     "Codec",
+    "DomainName",
     "Format",
     "Init",
     "Level",
@@ -21,6 +22,7 @@ __all__ = [
     "check_choice",
 ]
 
+DomainName = Literal["spectral", "waveform"]
 Method = Literal["auto", "sgld", "encoder"]
 Init = Literal["auto", "mixture", "encoder"]  # where SGLD starts
 Format = Literal["wav", "flac", "mp3", "ogg", "stem"]

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import files as audio
+from ..audio.resampling import resample
 from ..errors import DeepsepError, MissingExtra
-from ..output import ni_stem
+from ..output import mp4, ni_stem
 from . import metrics
 
 __all__ = ["Clip", "Song", "find_songs", "read"]
@@ -127,7 +128,7 @@ def read(song: Song, sources: Sequence[str], seconds: float | None = None) -> Cl
             read_files["mixture"] = audio.read(song.mixture)
         rates = {name: own for name, (_, own) in read_files.items()}
         rate = rates.get("mixture", max(rates.values()))
-        parts = {name: audio.resample(samples, own, rate) for name, (samples, own) in read_files.items()}
+        parts = {name: resample(samples, own, rate) for name, (samples, own) in read_files.items()}
         given = parts.pop("mixture") if song.mixture is not None else None
     references = {name: parts[name] for name in sources if name in parts}
     if not references:
@@ -199,7 +200,7 @@ def stem_streams(path: Path) -> tuple[dict[str, Samples], int]:
 def stem_names(path: Path, count: int) -> list[str]:
     """What the file calls its stems, or the usual order where it does not tell them apart."""
     try:
-        told = [str(stem.get("name", "")).strip().lower() for stem in ni_stem.read_manifest(path)["stems"]]
+        told = [str(stem.get("name", "")).strip().lower() for stem in mp4.read_manifest(path)["stems"]]
     except DeepsepError:
         told = []
     names = [NI_NAMES.get(name, name) for name in told]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..audio import files as audio
 from ..audio.loudness import Loudness
+from ..audio.resampling import resample
 from ..errors import DeepsepError
 from ..progress import Listener
 from .files import cached, gather
@@ -131,9 +132,9 @@ class SampleBank:
 
         def make(out: IO[bytes], path: Path, g: int) -> dict[str, list[Any]]:
             samples, own_rate = audio.read(path)
-            samples = audio.resample(samples[:2], own_rate, rate)
+            samples = resample(samples[:2], own_rate, rate)
             loudness = Loudness()
-            loudness.hear(samples)
+            loudness.add(samples)
             if loudness.rms == 0:
                 raise DeepsepError(f"{path}: is silent")
             unit = 1.0 if as_is else loudness.rms
@@ -178,7 +179,7 @@ class SampleBank:
             yield self.stretches(batch, length, rng, vary=vary)[:, None]
 
     def draw(self, length: int, random: np.random.Generator) -> np.ndarray:
-        """Draw a stretch of one recording, one channel or the mean of two, at RMS about 1 or as is: float32 (length,)."""
+        """Draw a stretch of one channel, or the mean of two, at RMS about 1 or as is: float32 (length,)."""
         weight = shares(self.pieces[:, 1], self.pieces[:, 3])
         offset, samples, channels, _, stride = self.pieces[random.choice(len(weight), p=weight)]
         at = int(random.integers(0, max(1, samples - length + 1)))

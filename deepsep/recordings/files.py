@@ -41,7 +41,7 @@ def file_rms(path: Path) -> float:
     """The gated RMS of one recording."""
     loudness = Loudness()
     for block in audio.read_blocks(path):
-        loudness.hear(block)
+        loudness.add(block)
     return loudness.rms
 
 

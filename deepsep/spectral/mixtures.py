@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio import files as audio
+from ..audio.resampling import resample
 from ..recordings.banks import SampleBank
 from .spectrum import Spectrum
 
@@ -145,7 +145,7 @@ def stretch(
     speed = 2 ** (random.uniform(-3.5, 3.5) / 12) if augment else 1.0
     x = bank.draw(int(length * speed) + 64, random)
     if augment:
-        x = performed(audio.resample(x[None], round(rate * speed), rate)[0], rate, random)
+        x = performed(resample(x[None], round(rate * speed), rate)[0], rate, random)
     return x[:length] if len(x) >= length else np.pad(x, (0, length - len(x)))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..audio import files as audio
 from ..audio.loudness import Loudness
+from ..audio.resampling import resample
 from ..errors import DeepsepError
 from ..progress import Listener
 from ..recordings.banks import shares, split_pieces
@@ -99,7 +100,7 @@ def log_powers(path: Path, spectrum: Spectrum, rms: float, speed: float) -> Iter
     """ln of the band powers, channels averaged, of a recording scaled by 1 / rms: float16 (n, d) pieces."""
     rate = audio.probe(path).rate
     for block in audio.read_blocks(path, SEGMENT * rate):
-        samples = audio.resample(block, round(rate * speed), spectrum.rate)
+        samples = resample(block, round(rate * speed), spectrum.rate)
         if samples.shape[-1] >= spectrum.n_fft:
             yield levelled_powers(log_power(samples, spectrum), rms)
 
@@ -113,9 +114,9 @@ def log_powers_at(path: Path, spectrum: Spectrum, speeds: Sequence[float]) -> li
     loudness = Loudness()
     found: list[list[np.ndarray]] = [[] for _ in speeds]
     for block in audio.read_blocks(path, SEGMENT * rate):
-        loudness.hear(block)
+        loudness.add(block)
         for pieces, speed in zip(found, speeds, strict=True):
-            samples = audio.resample(block, round(rate * speed), spectrum.rate)
+            samples = resample(block, round(rate * speed), spectrum.rate)
             if (missing := spectrum.n_fft - samples.shape[-1]) > 0:
                 if pieces:  # the last bit of a longer recording
                     continue

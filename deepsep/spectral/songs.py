@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..audio import files as audio
+from ..audio.resampling import resample
 from ..errors import DeepsepError
 from ..progress import Listener
 from ..recordings.files import file_rms, find_audio
@@ -66,7 +67,7 @@ def stretches(
         rate = audio.probe(path).rate
         # a song's blocks in order, so that it is decoded once
         for i, block in enumerate(audio.read_blocks(path, SEGMENT * rate)):
-            samples = audio.resample(block[:2], rate, spectrum.rate) / loudness[path]
+            samples = resample(block[:2], rate, spectrum.rate) / loudness[path]
             if samples.shape[1] < need:
                 if i:  # the rest of a song
                     continue

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio import files as audio
+from ..audio.resampling import resample_blocks
 from ..config import (
     ContrastTraining,
     EncoderTraining,
@@ -144,7 +144,7 @@ class WaveformDomain:
         """See `Domain`: samples (c, t) at the priors' rate and level."""
         gain, device = self.gain(separation), separation.settings.device
         blocks = (np.ascontiguousarray(block, np.float32) for block in blocks_ct)
-        for piece in audio.resample_blocks(blocks, separation.track.rate, self.rate):
+        for piece in resample_blocks(blocks, separation.track.rate, self.rate):
             yield torch.from_numpy(piece / gain).float().to(device)
 
     @torch.no_grad()
@@ -178,7 +178,7 @@ class WaveformDomain:
         gain = self.gain(separation)
         shape = (separation.settings.draws, len(separation.model.sources))
         flat = ((stems_skct.flatten(0, 2) * gain).cpu().numpy() for _, stems_skct in joined)
-        for piece in audio.resample_blocks(flat, self.rate, separation.track.rate):
+        for piece in resample_blocks(flat, self.rate, separation.track.rate):
             mix_ct = mixture.take(piece.shape[-1])
             stems = piece[:, : mix_ct.shape[-1]].reshape(*shape, *mix_ct.shape)
             yield complete(stems, mix_ct, separation.groups)

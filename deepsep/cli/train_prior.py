@@ -1,28 +1,26 @@
-"""deepsep train-prior, train-encoder and contrast-priors."""
+"""deepsep train-prior."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..config import (
     PRIOR_FRAMES,
-    ContrastTraining,
-    EncoderTraining,
+    DomainName,
     Level,
     Mask,
     PriorTraining,
     Shuffle,
-    SpectralEncoderConfig,
     SpectralFlowConfig,
-    TrainConfig,
     WaveformConfig,
-    WaveformEncoderConfig,
     WaveformFlowConfig,
+    from_dict,
 )
-from .common import as_usage
+from .common import as_usage, set_threads
 from .options import (
     NETWORK,
     TRAINING,
@@ -35,39 +33,24 @@ from .options import (
     ThreadsOption,
     TrainingSeedOption,
 )
+from .training import finish, numbers, refuse_other_domains, start_of, training_display, training_of
 
 if TYPE_CHECKING:
-    pass
+    from ..inference.domain import Domain
 
-__all__ = ["contrast_priors", "train_encoder", "train_prior"]
+__all__ = ["train_prior"]
 
-PRIOR, ENCODER, CONTRAST = PriorTraining(), EncoderTraining(), ContrastTraining()
-FLOW, NET = SpectralFlowConfig(), SpectralEncoderConfig()
-WAVE, WAVE_FLOW, WAVE_NET = WaveformConfig(), WaveformFlowConfig(), WaveformEncoderConfig()
+PRIOR, FLOW = PriorTraining(), SpectralFlowConfig()
+WAVE, WAVE_FLOW = WaveformConfig(), WaveformFlowConfig()
 WAVEFORM = "Priors of samples (--domain waveform)"
 
 # which options shape what, by domain; an option of the other domain would do nothing
-FLOW_OPTIONS = {
+OPTIONS: dict[DomainName, Sequence[str]] = {
     "spectral": ("frames",),
     "waveform": (
         "rate", "window", "level", "squeeze", "mask", "shuffle", "split", "sigma_min", "sigma_max",
     ),
 }  # fmt: skip
-ENCODER_OPTIONS = {
-    "spectral": ("frames", "widths", "bottleneck", "deep", "workers"),
-    "waveform": ("hidden", "layers"),
-}
-
-T = TypeVar("T", bound=TrainConfig)
-
-FramesOption = Annotated[
-    int | None,
-    typer.Option(
-        min=8,
-        help=f"Frames of a training example, 43 a second; by default {PRIOR_FRAMES}.",
-        rich_help_panel=TRAINING,
-    ),
-]
 
 
 def train_prior(
@@ -91,7 +74,14 @@ def train_prior(
     batch: Annotated[
         int, typer.Option(min=1, help="Examples a step.", rich_help_panel=TRAINING)
     ] = PRIOR.batch,
-    frames: FramesOption = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help=f"Frames of a training example, 43 a second; by default {PRIOR_FRAMES}.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)] = PRIOR.lr,
     score_weight: Annotated[
         float,
@@ -161,7 +151,9 @@ def train_prior(
     ] = WAVE_FLOW.shuffle,
     split: Annotated[
         bool,
-        typer.Option("--split", help="After each block half the channels are done.", rich_help_panel=WAVEFORM),
+        typer.Option(
+            "--split", help="After each block half the channels are done.", rich_help_panel=WAVEFORM
+        ),
     ] = WAVE_FLOW.split,
     sigma_min: Annotated[
         float, typer.Option(help="Lowest noise level.", rich_help_panel=WAVEFORM)
@@ -177,17 +169,63 @@ def train_prior(
 
     Example: deepsep train-prior --source vocals data/vocals -o mypriors/
     """
-    refuse_other_domains(context, FLOW_OPTIONS, domain)
-    shape = {"hidden": hidden, "layers": layers}
+    refuse_other_domains(context, OPTIONS, domain)
     with as_usage():
-        if domain == "waveform":
-            factors = numbers(squeeze, "--squeeze", "8,2")
-            shape |= {
-                "flows": flow_steps, "squeeze": factors, "mask": mask, "shuffle": shuffle, "split": split,
-                "sigma_min": sigma_min, "sigma_max": sigma_max,
-            }  # fmt: skip
-            waveform = WaveformConfig(rate=rate, window=window, level=level)
+        flow = FLOWS[domain](context.params)
     training = training_of(
         PriorTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
         score_weight=score_weight,
     )  # fmt: skip
+    with training_display(f"prior of {source}", quiet) as display:
+        from .. import api
+
+        set_threads(threads)
+        result = api.train_prior(
+            source, data, out, domain=DOMAINS[domain](context.params), flow=flow, training=training,
+            licence=licence, start=start_of(resume, overwrite), listener=display.listener,
+        )  # fmt: skip
+    finish(result, f"{out}/{source}.safetensors", quiet)
+
+
+def spectral_flow(options: Mapping[str, Any]) -> SpectralFlowConfig:
+    """The shape of a flow on bands, as typed."""
+    shape = {"steps": options["flow_steps"], "hidden": options["hidden"], "layers": options["layers"]}
+    return from_dict(SpectralFlowConfig, {k: v for k, v in shape.items() if v is not None})
+
+
+def waveform_flow(options: Mapping[str, Any]) -> WaveformFlowConfig:
+    """The shape of a flow on samples, as typed."""
+    waveform_config(options)  # what is wrong there is a usage mistake too
+    shape = {"flows": options["flow_steps"], "squeeze": numbers(options["squeeze"], "--squeeze", "8,2")}
+    names = ("hidden", "layers", "mask", "shuffle", "split", "sigma_min", "sigma_max")
+    shape |= {name: options[name] for name in names}
+    return from_dict(WaveformFlowConfig, {k: v for k, v in shape.items() if v is not None})
+
+
+def waveform_config(options: Mapping[str, Any]) -> WaveformConfig:
+    """How priors of samples hear them, as typed."""
+    return WaveformConfig(rate=options["rate"], window=options["window"], level=options["level"])
+
+
+def spectral_domain(options: Mapping[str, Any]) -> Domain:
+    """The domain of bands."""
+    from ..spectral.domain import SpectralDomain
+
+    return SpectralDomain()
+
+
+def waveform_domain(options: Mapping[str, Any]) -> Domain:
+    """The domain of samples, as typed."""
+    from ..waveform.domain import WaveformDomain
+
+    return WaveformDomain(waveform=waveform_config(options))
+
+
+FLOWS: dict[DomainName, Callable[[Mapping[str, Any]], SpectralFlowConfig | WaveformFlowConfig]] = {
+    "spectral": spectral_flow,
+    "waveform": waveform_flow,
+}
+DOMAINS: dict[DomainName, Callable[[Mapping[str, Any]], Domain]] = {
+    "spectral": spectral_domain,
+    "waveform": waveform_domain,
+}

@@ -1,19 +1,97 @@
-"""How a training run looks on a terminal and in a log."""
+"""What the training commands share: their settings and folders as typed, and how a run looks."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
 
 import typer
 
+from ..config import DomainName, Start, TrainConfig
 from ..errors import DeepsepError
 from ..progress import Listener, Status, TrainResult
-from .common import INTERRUPTED, exit_on_signals, say, silence_c_libraries
+from .common import (
+    INTERRUPTED,
+    as_usage,
+    exit_on_signals,
+    listed,
+    refuse_idle,
+    say,
+    silence_c_libraries,
+    typed_options,
+    usage,
+)
 
-__all__ = ["TrainingDisplay", "finish", "training_display"]
+__all__ = [
+    "TrainingDisplay",
+    "finish",
+    "numbers",
+    "refuse_other_domains",
+    "source_folders",
+    "start_of",
+    "training_display",
+    "training_of",
+]
+
+T = TypeVar("T", bound=TrainConfig)
+
+
+def refuse_other_domains(
+    context: typer.Context, options: Mapping[DomainName, Sequence[str]], domain: DomainName
+) -> None:
+    """Raise a usage mistake for a typed option that only priors of another domain have."""
+    for other, names in options.items():
+        if other != domain:
+            refuse_idle(typed_options(context), names, f"is of {other} priors, and these are {domain}")
+
+
+def numbers(text: str, option: str, example: str) -> tuple[int, ...]:
+    """Read a list of whole numbers; a usage mistake if it is none."""
+    try:
+        return tuple(map(int, listed(text) or ()))
+    except ValueError:
+        raise usage(f"{option} {text} is not a list of numbers such as {example}") from None
+
+
+def training_of(kind: type[T], *, minutes: float | None, steps: int, **settings: Any) -> T:
+    """The settings of a run; a time limit alone is not cut short by the default number of steps."""
+    if minutes is None:
+        minutes = float("inf")
+    elif steps == kind().steps:
+        steps = 10**9
+    if not minutes > 0 or not 0 < settings["lr"] < float("inf"):
+        raise usage("--minutes and --lr must be more than 0")
+    with as_usage():
+        return kind(steps=steps, minutes=minutes, **settings)
+
+
+def start_of(resume: bool, overwrite: bool) -> Start:
+    """What to do with a training that is there."""
+    return "resume" if resume else "overwrite" if overwrite else "new"
+
+
+def source_folders(items: list[str], sources: list[str]) -> dict[str, list[Path]]:
+    """Read NAME=DIR items, and folders with a subfolder for each source, into source -> folders."""
+    folders: dict[str, list[Path]] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if equals and not Path(item).exists():
+            if name not in sources:
+                raise DeepsepError(f"{item}: unknown source {name!r}; the priors are of {', '.join(sources)}")
+            folders.setdefault(name, []).append(Path(value))
+            continue
+        if not Path(item).is_dir():
+            raise DeepsepError(f"{item}: no such folder")
+        inside = {s: Path(item) / s for s in sources if (Path(item) / s).is_dir()}
+        if not inside:
+            raise DeepsepError(f"{item}: no subfolder named after a source ({', '.join(sources)})")
+        for s, path in inside.items():
+            folders.setdefault(s, []).append(path)
+    return folders
 
 
 @contextmanager

@@ -1,0 +1,98 @@
+"""Decode with PyAV (the libraries of ffmpeg as a Python package): m4a, wma, webm and others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import DeepsepError
+from ..info import AudioInfo, Samples, cut_short, file_type, file_url
+
+__all__ = ["decode", "is_installed", "probe"]
+
+
+def is_installed() -> bool:
+    """Whether PyAV can be imported."""
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def probe(path: Path) -> AudioInfo | None:
+    """Rate, channels and, in the mp4 family, length of the first audio stream.
+
+    None when PyAV is not installed or finds no audio.
+    """
+    if not is_installed():
+        return None
+    import av
+
+    try:
+        with av.open(file_url(path)) as container:
+            if not container.streams.audio:
+                return None
+            stream: Any = container.streams.audio[0]
+            # The codec's own rate is wrong for HE-AAC until a frame has been decoded.
+            frame = next(decode_frames(container, stream), None)
+            if frame is None:
+                return None
+            exact = container.format.name.startswith("mov") and stream.duration is not None
+            return AudioInfo(
+                path=path,
+                rate=frame.sample_rate,
+                channels=frame.layout.nb_channels,
+                frames=round(stream.duration * stream.time_base * frame.sample_rate) if exact else None,
+                format=file_type(path) if exact else container.format.name,
+                decoder="pyav",
+            )
+    except (av.error.FFmpegError, OSError):
+        return None
+
+
+def decode_frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Yields the decoded frames. Packets that fail before the first good frame or after the last are skipped."""
+    import av
+
+    failure: Exception | None = None
+    started = False
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            failure = error if started else None
+            continue
+        for frame in frames:
+            if failure is not None:
+                raise failure
+            started = True
+            yield frame
+
+
+def decode(info: AudioInfo) -> Iterator[Samples]:
+    """Yields blocks of shape (c, t). Raises DeepsepError where the file is damaged or its rate changes."""
+    import av
+
+    done = 0
+    try:
+        with av.open(file_url(info.path)) as container:
+            to_float = av.AudioResampler(format="fltp")
+            for frame in chain(decode_frames(container, container.streams.audio[0]), [None]):
+                if frame is not None and (
+                    frame.sample_rate != info.rate or frame.layout.nb_channels != info.channels
+                ):
+                    raise DeepsepError(
+                        f"{info.path}: its rate or channel count changes at {done / info.rate:.2f} s; "
+                        "convert it to wav or flac first"
+                    )
+                for out in to_float.resample(frame):
+                    block: Samples = np.asarray(out.to_ndarray(), np.float32)
+                    done += block.shape[1]
+                    yield block
+    except (av.error.FFmpegError, OSError):
+        raise cut_short(info, done) from None

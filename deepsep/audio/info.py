@@ -1,0 +1,58 @@
+"""What is known of an audio file before it is decoded, shared by every decoder.
+
+Shape suffixes: c channel, t sample. Samples are float32, full scale is 1.0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DeepsepError
+
+__all__ = ["BLOCK_FRAMES", "AudioInfo", "Samples", "cut_short", "file_type", "file_url"]
+
+Samples = NDArray[np.float32]
+
+BLOCK_FRAMES = 1 << 18  # 6 s at 44.1 kHz, 2 MiB in stereo
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioInfo:
+    """What a file holds, known before it is decoded.
+
+    `rate` is in Hz. `frames` counts samples per channel; when it is not None, `files.read_blocks` yields
+    exactly that many. `decoder` is "soundfile", "pyav" or "ffmpeg".
+    """
+
+    path: Path
+    rate: int
+    channels: int
+    frames: int | None
+    format: str
+    decoder: str
+
+
+def cut_short(info: AudioInfo, decoded: int) -> DeepsepError:
+    """The error for a file of which only `decoded` samples per channel can be decoded."""
+    stated = "" if info.frames is None else f" of {info.frames / info.rate:.2f} s"
+    return DeepsepError(
+        f"{info.path}: is cut short or damaged, only {decoded / info.rate:.2f} s{stated} can be decoded; "
+        "get the file again"
+    )
+
+
+def file_type(path: Path) -> str:
+    """The suffix without its dot, in lower case, as messages name it: "mp3"; "unnamed" without a suffix."""
+    return path.suffix.lower().lstrip(".") or "unnamed"
+
+
+def file_url(path: Path) -> str:
+    """The path as ffmpeg's libraries take it.
+
+    Without the protocol's name they read "a:b.m4a" as protocol "a", and "-x.m4a" as an option.
+    """
+    return f"file:{path}"

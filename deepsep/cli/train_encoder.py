@@ -1,0 +1,152 @@
+"""deepsep train-encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..config import (
+    ENCODER_FRAMES,
+    DomainName,
+    EncoderTraining,
+    Objective,
+    SpectralEncoderConfig,
+    WaveformEncoderConfig,
+)
+from .common import as_usage, set_threads, usage
+from .options import (
+    NETWORK,
+    TRAINING,
+    Bf16Option,
+    MinutesOption,
+    OverwriteTrainingOption,
+    QuietOption,
+    ResumeOption,
+    SoloFolders,
+    StepsOption,
+    ThreadsOption,
+    TrainingSeedOption,
+    WorkersOption,
+)
+from .training import (
+    finish,
+    numbers,
+    refuse_other_domains,
+    source_folders,
+    start_of,
+    training_display,
+    training_of,
+)
+
+__all__ = ["train_encoder"]
+
+ENCODER, NET, WAVE_NET = EncoderTraining(), SpectralEncoderConfig(), WaveformEncoderConfig()
+WAVEFORM = "Encoders of samples"
+
+OPTIONS: dict[DomainName, Sequence[str]] = {
+    "spectral": ("frames", "widths", "bottleneck", "deep", "workers"),
+    "waveform": ("hidden", "layers"),
+}
+
+
+def train_encoder(
+    context: typer.Context,
+    data: SoloFolders,
+    priors: Annotated[Path, typer.Option(help="Priors folder; the encoder is written into it.")],
+    objective: Annotated[
+        Objective,
+        typer.Option(
+            help="simulated (mixtures of solo recordings), elbo (the priors judge), or both.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = ENCODER.objective,
+    mixtures: Annotated[
+        Path | None, typer.Option(help="Unlabelled songs for the ELBO.", rich_help_panel=TRAINING)
+    ] = None,
+    elbo_weight: Annotated[
+        float, typer.Option(min=0, help="Weight of the ELBO in both.", rich_help_panel=TRAINING)
+    ] = ENCODER.elbo_weight,
+    minutes: MinutesOption = None,
+    steps: StepsOption = ENCODER.steps,
+    batch: Annotated[
+        int, typer.Option(min=2, help="Mixtures a step.", rich_help_panel=TRAINING)
+    ] = ENCODER.batch,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help=f"Frames of a training example, a multiple of {NET.multiple} with {len(NET.widths)} levels; "
+            f"by default {ENCODER_FRAMES}.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)] = ENCODER.lr,
+    seed: TrainingSeedOption = ENCODER.seed,
+    resume: ResumeOption = False,
+    overwrite: OverwriteTrainingOption = False,
+    widths: Annotated[
+        str,
+        typer.Option(
+            help="Channels of the network's levels; each level halves bands and frames.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = ",".join(map(str, NET.widths)),
+    bottleneck: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Hidden units of its dense layers along the bands.", rich_help_panel=NETWORK
+        ),
+    ] = NET.bottleneck,
+    deep: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Further residual blocks at its deepest level, for a longer view.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = NET.deep,
+    hidden: Annotated[
+        int, typer.Option(min=1, help="Width of the network on samples.", rich_help_panel=WAVEFORM)
+    ] = WAVE_NET.hidden,
+    layers: Annotated[
+        int, typer.Option(min=1, help="Dilated layers of the network on samples.", rich_help_panel=WAVEFORM)
+    ] = WAVE_NET.layers,
+    workers: WorkersOption = ENCODER.workers,
+    bf16: Bf16Option = False,
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train the amortized posterior of a priors folder. Ctrl-C saves; --resume goes on.
+
+    Example: deepsep train-encoder --priors mypriors/ data/
+    """
+    if mixtures is not None and objective == "simulated":
+        raise usage("--mixtures is for the ELBO; --objective simulated has none")
+    sizes = numbers(widths, "--widths", "8,16")
+    with as_usage(f"--widths {widths}: "):
+        unet = SpectralEncoderConfig(widths=sizes, bottleneck=bottleneck, deep=deep)
+    if frames is not None and frames % unet.multiple:
+        raise usage(f"--frames must be a multiple of {unet.multiple}")
+    networks: dict[DomainName, SpectralEncoderConfig | WaveformEncoderConfig] = {
+        "spectral": unet,
+        "waveform": WaveformEncoderConfig(hidden=hidden, layers=layers),
+    }
+    training = training_of(
+        EncoderTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
+        objective=objective, elbo_weight=elbo_weight, mixtures=mixtures, workers=workers,
+    )  # fmt: skip
+    with training_display("encoder", quiet) as display:
+        from .. import api
+        from ..models import folder
+
+        set_threads(threads)
+        known = folder.read_config(priors)
+        refuse_other_domains(context, OPTIONS, known["domain"])
+        result = api.train_encoder(
+            priors, source_folders(data, known["sources"]), network=networks[known["domain"]],
+            training=training, start=start_of(resume, overwrite), listener=display.listener,
+        )  # fmt: skip
+    finish(result, f"{priors}/encoder.safetensors", quiet)

@@ -1,0 +1,256 @@
+"""Files -> outputs: where every output of every track goes, checked before any work."""
+
+from __future__ import annotations
+
+import os
+import string
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..audio.files import track_name
+from ..errors import DeepsepError
+
+__all__ = [
+    "PATTERN_KEYS",
+    "Input",
+    "Job",
+    "Output",
+    "check_pattern",
+    "output_stems",
+    "path_key",
+    "plan",
+    "plan_paths",
+]
+
+PATTERN_KEYS = ("track", "stem", "ext", "parent", "priors", "sample")
+
+EXTRAS = {"uncertainty": "uncertainty.npz", "picture": "uncertainty.png", "report": "report.html"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Output:
+    """What is written, and where.
+
+    Args:
+        folder: the output folder; the pattern is relative to it.
+        stems: name of each output -> the sources that it sums.
+        pattern: path of each file, with the keys of `PATTERN_KEYS`; None for the usual places.
+        format: "wav", "flac", "mp3", "ogg", or "stem" for a Native Instruments stem file.
+        bit_depth: of wav and flac, see `stems.Encoding`.
+        bitrate: of mp3, in kbit/s.
+        codec: of stem files, see `ni_stem.Encoding`.
+        overwrite: replace files that exist.
+        draws: how many separations of each track are drawn from the posterior.
+        uncertainty: write the maps of uncertainty and their picture.
+        report: write the HTML page.
+    """
+
+    folder: Path
+    stems: dict[str, list[str]]
+    pattern: str | None = None
+    format: str = "wav"
+    bit_depth: str = "float"
+    bitrate: int = 320
+    codec: str = "aac"
+    overwrite: bool = False
+    draws: int = 1
+    uncertainty: bool = False
+    report: bool = False
+
+    @property
+    def file_pattern(self) -> str:
+        """The pattern in use: `pattern`, or the usual places for this format and number of draws."""
+        if self.pattern:
+            return self.pattern
+        if self.format == "stem":
+            return "{track}/sample-{sample}.{ext}" if self.draws > 1 else "{track}.{ext}"
+        return "{track}/sample-{sample}/{stem}.{ext}" if self.draws > 1 else "{track}/{stem}.{ext}"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file to separate, its name in messages, and its length in seconds where that is known."""
+
+    path: Path
+    label: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One track and its outputs.
+
+    `paths` maps each stem to its file, {"mix": file} for a stem file; with several draws the names are
+    "sample-1/vocals" and so on. `extras` maps "uncertainty", "picture" and "report" to the files beside them.
+    """
+
+    source: Path
+    paths: dict[str, Path]
+    extras: dict[str, Path] = field(default_factory=dict)
+    label: str = ""
+    seconds: float | None = None
+
+
+def output_stems(
+    sources: Sequence[str], only: Sequence[str] | None = None, two_stems: str | None = None
+) -> dict[str, list[str]]:
+    """Output name -> sources it sums: all of them, some of them, or one and the rest ("no_vocals").
+
+    Raises DeepsepError for a source that the priors do not have, and where there is no rest.
+    """
+    for name in [*(only or ()), *([two_stems] if two_stems else [])]:
+        if name not in sources:
+            raise DeepsepError(f"unknown source {name!r}; these priors have {', '.join(sources)}")
+    if two_stems:
+        rest = [s for s in sources if s != two_stems]
+        if not rest:
+            raise DeepsepError(f"--two-stems {two_stems}: there is no other source to make no_{two_stems} of")
+        return {two_stems: [two_stems], f"no_{two_stems}": rest}
+    return {s: [s] for s in sources if not only or s in only}
+
+
+def plan(
+    inputs: Sequence[Input], output: Output, *, priors: str = "", skip_existing: bool = False
+) -> list[Job]:
+    """Every output of every track. Creates nothing.
+
+    With `skip_existing`, tracks whose outputs all exist are left out.
+    Raises DeepsepError as `plan_paths` does, for an output that is one of the inputs, for one that exists
+    (unless `output.overwrite`), and where two tracks would write one file.
+    """
+    jobs: list[Job] = []
+    owners: dict[str, Input] = {}
+    sources = {os.path.normcase(os.path.realpath(i.path)): i for i in inputs}
+    for item in inputs:
+        try:
+            job = plan_job(item, output, priors)
+        except OSError as error:
+            raise DeepsepError(f"{item.label}: its outputs cannot be named ({error.strerror})") from None
+        targets = [*job.paths.values(), *job.extras.values()]
+        if taken := next((owners[path_key(p)] for p in targets if path_key(p) in owners), None):
+            raise collision_error(taken, item, targets[0], output)
+        for path in targets:
+            owners[path_key(path)] = item
+            if reader := sources.get(os.path.normcase(os.path.realpath(path))):
+                raise DeepsepError(f"{path}: is an input itself ({reader.label}); choose another --out")
+        existing = [p for p in targets if os.path.lexists(p)]
+        if skip_existing and len(existing) == len(targets):
+            continue
+        if existing and not output.overwrite:
+            state = "exists" if not skip_existing else "exists, though other outputs of this track do not"
+            raise DeepsepError(f"{existing[0]}: {state}; use --overwrite to replace it")
+        jobs.append(job)
+    return jobs
+
+
+def plan_job(item: Input, output: Output, priors: str) -> Job:
+    """The outputs of one track. Raises DeepsepError as `plan_paths` does, and for draws without {sample}."""
+    pattern = output.file_pattern
+    names, ext = list(output.stems), output.format
+    if output.format == "stem":
+        names, ext = ["mix"], "stem.mp4"
+    if output.draws > 1 and "{sample}" not in pattern:
+        raise DeepsepError(f"--samples {output.draws} needs {{sample}} in the pattern {pattern!r}")
+    targets: dict[str, Path] = {}
+    for draw in range(1, output.draws + 1):
+        prefix = f"sample-{draw}/" if output.draws > 1 else ""
+        paths = plan_paths(item.path, output.folder, pattern, names, ext, priors=priors, draw=draw)
+        targets |= {prefix + name: path for name, path in paths.items()}
+    # The extras go to the deepest folder that all stems of the track share, and carry its name unless that does.
+    shared = os.path.dirname(pattern.split("{stem}")[0].split("{sample}")[0])
+    own = "" if "{track}" in shared else "{track}."
+    extras: dict[str, Path] = {}
+    for kind, name in EXTRAS.items():
+        if output.report if kind == "report" else output.uncertainty:
+            extra = f"{shared}/{own}{name}" if shared else own + name
+            extras |= plan_paths(item.path, output.folder, extra, [kind], ext, priors=priors)
+    return Job(item.path, targets, extras, item.label, item.seconds)
+
+
+def plan_paths(
+    track: Path,
+    out: Path,
+    pattern: str,
+    stems: Sequence[str],
+    ext: str,
+    *,
+    priors: str = "",
+    draw: int = 1,
+) -> dict[str, Path]:
+    """Where each stem of `track` goes: `out` / `pattern`, in the order of `stems`. Creates nothing.
+
+    `pattern` may use {track} (file name without its audio suffix), {stem}, {ext}, {parent} (name of the
+    folder that holds the track), {priors} and {sample} (the number `draw`).
+    Raises DeepsepError for a pattern that `check_pattern` refuses or that gives stems another suffix than
+    `ext`, for two stems in one place, for a path that is the input itself, is a folder or lies outside
+    `out`, and for a folder that cannot be written.
+    """
+    check_pattern(pattern)
+    known = {"track": track_name(track), "ext": ext, "parent": track.absolute().parent.name}
+    known |= {"priors": priors, "sample": str(draw)}
+    paths = {stem: out / pattern.format(stem=stem, **known) for stem in stems}
+    taken: dict[str, str] = {}
+    for stem, path in paths.items():
+        place = os.path.normcase(os.path.abspath(path))
+        if place in taken:
+            raise DeepsepError(
+                f"stems {taken[place]} and {stem} would both be written to {path}; put {{stem}} in the pattern"
+            )
+        taken[place] = stem
+        if path.exists() and track.exists() and path.samefile(track):
+            raise DeepsepError(f"{path}: is the input itself; choose another --out or pattern")
+        if path.is_dir():
+            raise DeepsepError(f"{path}: is a folder, stem {stem} needs this name; choose another --out")
+        check_folder(path.parent)
+    for path in paths.values():
+        if "{stem}" in pattern and not path.name.endswith(f".{ext}"):
+            raise DeepsepError(
+                f"{path.name} would hold {ext}: end the pattern in .{{ext}}, or choose --format"
+            )
+        if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(out)):
+            raise DeepsepError(f"{path}: lies outside {out}; the pattern may not lead out of it")
+    return paths
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises DeepsepError for a pattern that cannot be parsed, uses an unknown key or names no file."""
+    allowed = ", ".join(f"{{{key}}}" for key in PATTERN_KEYS)
+    try:
+        fields = [(key, spec, conv) for _, key, spec, conv in string.Formatter().parse(pattern)]
+    except ValueError as error:
+        raise DeepsepError(f"pattern {pattern!r} cannot be read ({error}); it may use {allowed}") from None
+    for key, spec, conversion in fields:
+        if key is not None and (key not in PATTERN_KEYS or spec or conversion):
+            raise DeepsepError(f"pattern {pattern!r} uses {{{key}}}; it may use {allowed}")
+    if not pattern or pattern.endswith(("/", os.sep)):
+        raise DeepsepError(f"pattern {pattern!r} names no file; it may use {allowed}")
+
+
+def check_folder(folder: Path) -> None:
+    """Raises DeepsepError unless `folder` is writable or can be created."""
+    nearest = folder.absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise DeepsepError(f"{folder}: cannot be created, {nearest} is a file; choose another --out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise DeepsepError(f"{folder}: {nearest} cannot be written; choose another --out")
+
+
+def path_key(path: Path) -> str:
+    """The same text for all spellings of one path, also where the system ignores case."""
+    text = os.path.normcase(os.path.abspath(path))
+    return text.casefold() if sys.platform == "darwin" else text
+
+
+def collision_error(first: Input, second: Input, path: Path, output: Output) -> DeepsepError:
+    """The error for two tracks that would write the file `path`, with what to do about it."""
+    pattern = output.file_pattern
+    remedy = "separate them into different --out folders"
+    if "{track}" not in pattern:
+        remedy = "put {track} in the pattern"
+    elif "{parent}" not in pattern and first.path.parent.name != second.path.parent.name:
+        remedy = f'add --filename "{{parent}}/{pattern}"'
+    return DeepsepError(f"{first.label} and {second.label} would both be written to {path}; {remedy}")

@@ -1,0 +1,217 @@
+"""Files that appear only when they are complete: written under temporary names, then renamed all at once.
+
+Shape suffixes: k stem, c channel, t sample. Samples are float32, full scale is 1.0.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soundfile as sf
+
+from ..audio.info import Samples
+from ..errors import DeepsepError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["StagedFiles", "StagedWriter", "StemSpool", "shared_gain"]
+
+# libsndfile's Vorbis writer puts a whole call on the stack and crashes on long ones.
+WRITE_FRAMES = 4096
+
+
+def shared_gain(peak: float, ceiling: float) -> float:
+    """The factor for all stems of a track: 1.0, or what brings `peak` down to `ceiling`."""
+    return 1.0 if peak <= ceiling else ceiling / peak
+
+
+class StagedFiles:
+    """Temporary files beside their targets, which `commit` renames all at once.
+
+    Write each file to its path in `temporary`. Missing folders are created; `abort` removes them again.
+    Raises DeepsepError when a folder cannot be created.
+    """
+
+    def __init__(self, targets: Mapping[str, Path]) -> None:
+        self.targets = dict(targets)
+        self.created: list[Path] = []
+        self.scratches: list[Path] = []
+        try:
+            for target in self.targets.values():
+                self.make_folder(target.absolute().parent)
+        except OSError as error:
+            self.abort()
+            raise DeepsepError(f"{target.parent}: cannot be created ({error.strerror})") from None
+        self.temporary = {name: self.scratch(target.absolute().parent) for name, target in targets.items()}
+
+    def scratch(self, folder: Path) -> Path:
+        """A new temporary name in `folder`, removed by `commit` and by `abort`."""
+        # Not made from the target's name, which may be as long as the system allows.
+        path = folder / f".{uuid.uuid4().hex[:12]}.part"
+        self.scratches.append(path)
+        return path
+
+    def commit(self) -> None:
+        """Renames every temporary file to its target. Raises DeepsepError when the system refuses."""
+        try:
+            for name, target in self.targets.items():
+                os.replace(self.temporary[name], target)
+        except OSError as error:
+            self.abort()
+            raise DeepsepError(f"{target}: cannot be written ({error.strerror})") from None
+        self.remove_scratch()
+
+    def abort(self) -> None:
+        """Removes the temporary files and the folders created here that are empty."""
+        self.remove_scratch()
+        for folder in reversed(self.created):
+            try:
+                folder.rmdir()
+            except OSError:
+                continue  # another program has put a file there
+        self.created = []
+
+    def make_folder(self, folder: Path) -> None:
+        """Creates a folder and those above it that are missing; notes them for `abort`."""
+        missing = [part for part in (folder, *folder.parents) if not part.exists()]
+        for part in reversed(missing):
+            part.mkdir(exist_ok=True)
+            self.created.append(part)
+        if not folder.is_dir():
+            raise NotADirectoryError(20, "a file is in the way")
+
+    def remove_scratch(self) -> None:
+        """Removes the temporary files that are left."""
+        for path in self.scratches:
+            path.unlink(missing_ok=True)
+        self.scratches = []
+
+
+class StemSpool:
+    """One open sound file per stem. Keeps the largest peak of all stems and their length in samples.
+
+    `formats` are soundfile's keyword arguments (format, subtype, ...). `limit_frames` is the largest length
+    in samples; `comment` is written into each file. Raises DeepsepError when a file cannot be created.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        rate: int,
+        channels: int,
+        *,
+        limit_frames: float = math.inf,
+        comment: str = "",
+        **formats: Any,
+    ) -> None:
+        self.peak = 0.0
+        self.frames = 0
+        self.channels = channels
+        self.limit_frames = limit_frames
+        self.paths = dict(paths)
+        self.files: list[sf.SoundFile] = []
+        for path in paths.values():
+            try:
+                self.files.append(sf.SoundFile(path, "w", rate, channels, **formats))
+                if comment:
+                    self.files[-1].comment = comment
+            except sf.LibsndfileError as error:
+                self.close()
+                raise DeepsepError(f"{path.parent}: cannot be written ({error.error_string})") from None
+
+    def write(self, stems: Samples) -> None:
+        """Appends (k, c, t).
+
+        Raises DeepsepError for NaN or infinite samples, for a length past the limit and for a full disk.
+        """
+        expected = (len(self.files), self.channels)
+        if stems.ndim != 3 or stems.shape[:2] != expected:
+            raise ValueError(f"expected stems of shape {(*expected, 't')}, got {stems.shape}")
+        if not stems.size:
+            return
+        peak = float(np.abs(stems).max())
+        if not math.isfinite(peak):
+            broken = list(self.paths)[int(np.argmin(np.isfinite(stems).all(axis=(1, 2))))]
+            raise DeepsepError(f"stem {broken} came out NaN or infinite; try other steps or another model")
+        self.peak = max(self.peak, peak)
+        self.frames += stems.shape[2]
+        if self.frames > self.limit_frames:
+            raise DeepsepError(
+                "a wav file cannot grow past 4 GiB; use --format flac, or cut the track in two"
+            )
+        for file, stem in zip(self.files, stems, strict=True):
+            for start in range(0, stem.shape[1], WRITE_FRAMES):
+                try:
+                    file.write(stem[:, start : start + WRITE_FRAMES].T)
+                except sf.LibsndfileError as error:
+                    raise DeepsepError(
+                        f"writing the stems failed ({error.error_string}); is the disk full?"
+                    ) from None
+
+    def close(self) -> None:
+        """Closes the files; a second call does nothing."""
+        for file in self.files:
+            file.close()
+        self.files = []
+
+
+class StagedWriter:
+    """Base of the writers of one track's stems: a context manager that leaves all of its files, or none.
+
+    `gain_db` is the gain applied to all stems, at most 0 dB, known after `close`. A subclass sets `spool` and
+    `staged`, and overrides `finish`.
+    """
+
+    gain_db = 0.0
+    is_open = True
+    spool: StemSpool
+    staged: StagedFiles
+
+    def write(self, stems: Samples) -> None:
+        """Appends a block of shape (k, c, t), stems in their order."""
+        self.spool.write(stems)
+
+    def close(self) -> None:
+        """Completes every file and renames it to its target; a second call does nothing."""
+        if not self.is_open:
+            return
+        try:
+            self.spool.close()
+            self.finish()
+            self.is_open = False
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Removes everything written so far; does nothing after `close`."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self.spool.close()
+        self.staged.abort()
+
+    def finish(self) -> None:
+        """Makes the target files out of the closed spool and commits them."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()

@@ -1,0 +1,83 @@
+"""The map of uncertainty shows where the draws differ."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepsep.config import SgldConfig, SpectrumConfig
+from deepsep.inference import chunks
+from deepsep.spectral import infer as inference
+from deepsep.spectral import uncertainty
+from deepsep.spectral.infer import Settings
+from deepsep.spectral.spectrum import Spectrum
+
+SMALL = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
+
+
+@pytest.mark.parametrize("method", ["encoder", "sgld"])
+def test_the_spread_is_that_of_the_samples(method, model):
+    spectrum = Spectrum(model.spectrum)
+    song = torch.randn(2, 40 * spectrum.hop, generator=torch.Generator().manual_seed(0))
+    windows = list(chunks.windows([spectrum.analyse(song)], 64, 32))
+    settings = Settings(
+        method=method, samples=inference.ENCODER_DRAWS,
+        sgld=SgldConfig(levels=1, steps=2, average=1, temperature=1.0),
+    )  # fmt: skip
+    groups = [[2], [0, 1]]
+    planes = inference.estimates_of(windows, model, spectrum, settings, groups, spread=True)
+    samples, spread = planes[:, :-2].unflatten(1, (-1, 2)), planes[:, -2:]
+    assert samples.shape[1] == settings.samples
+    torch.testing.assert_close(samples.sum(2), torch.ones_like(samples[:, :, 0]))
+    torch.testing.assert_close(spread, samples.std(1, correction=0), atol=1e-3, rtol=0)
+    assert spread.max() > 0.01
+
+
+@given(st.integers(1, 30000), st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(1, 60))
+def test_a_column_holds_the_mean_variance_of_its_frames(samples, pieces, columns):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uncertainty, "COLUMNS", columns)
+        found = uncertainty.SpreadMap(SMALL, SMALL.rate, samples, ["a", "b"])
+    frames = Spectrum(SMALL).frames(samples)
+    std = torch.rand(2, Spectrum(SMALL).bands, frames, generator=torch.Generator().manual_seed(samples))
+    at, turn = 0, 0
+    while at < frames + 5:  # a stream may end with frames of silence beyond the track
+        n = pieces[turn % len(pieces)]
+        found.hear(torch.nn.functional.pad(std, (0, 100))[..., at : at + n])
+        at, turn = at + n, turn + 1
+    result = found.result()
+    assert result.std_kdn.shape == (2, len(result.band_hz), min(columns, frames)) == (
+        *result.std_kdn.shape[:2], len(result.time_s),
+    )  # fmt: skip
+    column = np.arange(frames) * min(columns, frames) // frames
+    for c in {0, len(result.time_s) // 2, len(result.time_s) - 1}:
+        expected = std[..., column == c].square().mean(-1).sqrt()
+        np.testing.assert_allclose(result.std_kdn[..., c], expected, atol=1e-5)
+
+
+def test_the_axes_of_the_map_say_where_a_tone_is(tmp_path):
+    spectrum = Spectrum(SMALL, 12000)
+    samples, at_s, tone_hz = 12000, 0.6, 2000
+    wave = np.zeros(samples, np.float32)
+    start = round(at_s * 12000)
+    length = spectrum.n_fft
+    wave[start : start + length] = np.sin(2 * np.pi * tone_hz * np.arange(length) / 12000)
+    power = spectrum.band_power(spectrum.analyse(torch.from_numpy(wave)[None]).abs().square())
+    found = uncertainty.SpreadMap(SMALL, 12000, samples, ["tone"])
+    found.hear(power)
+    result = found.result()
+    band, column = np.unravel_index(result.std_kdn[0].argmax(), result.std_kdn[0].shape)
+    assert result.time_s[column] == pytest.approx(at_s + length / 2 / 12000, abs=spectrum.hop / 12000)
+    assert result.band_hz[band] == pytest.approx(tone_hz, rel=0.08)
+    assert result.band_hz[-1] <= 6000
+    uncertainty.save(tmp_path / "u.npz", result)
+    saved = np.load(tmp_path / "u.npz")
+    assert list(saved["stems"]) == ["tone"]
+    np.testing.assert_array_equal(saved["std"], result.std_kdn)
+
+
+def test_a_picture_of_awkward_names(tmp_path):
+    found = uncertainty.SpreadMap(SMALL, 16000, 1, ["a_b", "c"]).result()
+    uncertainty.draw(tmp_path / "u.png", found, "100 $ for \udcff $x_")
+    assert (tmp_path / "u.png").read_bytes().startswith(b"\x89PNG")
