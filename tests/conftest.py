@@ -6,11 +6,9 @@ import torch
 from cli_fixtures import FOUR
 from tiny import Commands, folder_of
 
-from deepsep.config import EncoderConfig, FlowConfig, SpectrumConfig
-from deepsep.flows.flow import FlowPrior
-from deepsep.models.folder import Model
-from deepsep.spectral.encoder import Encoder
-from deepsep.spectral.spectrum import Spectrum
+from deepsep.config import SpectralEncoderConfig, SpectralFlowConfig, SpectrumConfig
+from deepsep.inference.model import Model
+from deepsep.spectral.domain import SpectralDomain
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("deepsep", deadline=None, max_examples=30, derandomize=True)
@@ -18,6 +16,7 @@ hypothesis.settings.load_profile("deepsep")
 
 SOURCES = ["vocals", "drums", "bass"]
 SMALL = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
+DOMAIN = SpectralDomain(spectrum=SMALL)
 
 
 @torch.no_grad()
@@ -37,8 +36,8 @@ def shake(module, size=0.1, seed=0):
 def small_prior(seed):
     """A flow over the small spectrum's bands: its own mean and covariance, couplings moved."""
     rng = torch.Generator().manual_seed(seed)
-    bands = Spectrum(SMALL).bands
-    prior = FlowPrior(FlowConfig(channels=bands, steps=4, hidden=8, layers=2), rng)
+    bands = SMALL.bands
+    prior = DOMAIN.build_flow(SpectralFlowConfig(channels=bands, steps=4, hidden=8, layers=2), rng)
     data = torch.randn(200, bands, generator=rng) @ torch.randn(bands, bands, generator=rng) / bands**0.5
     prior.whitening.fit(data + torch.randn(bands, generator=rng))
     return shake(prior, 0.02, seed)
@@ -48,10 +47,11 @@ def small_prior(seed):
 def model():
     """Three priors and an encoder with random weights; not to be changed."""
     torch.manual_seed(0)
-    bands = Spectrum(SMALL).bands
-    encoder = Encoder(EncoderConfig(bands=bands, widths=(4, 8), bottleneck=4, context=32), len(SOURCES))
+    bands = SMALL.bands
+    shape = SpectralEncoderConfig(bands=bands, widths=(4, 8), bottleneck=4, deep=0, context=32)
+    encoder = DOMAIN.build_encoder(shape, len(SOURCES))
     priors = {name: small_prior(seed) for seed, name in enumerate(SOURCES)}
-    return Model(SMALL, priors, shake(encoder, 0.2))
+    return Model(DOMAIN, priors, shake(encoder, 0.2))
 
 
 @pytest.fixture(scope="session")

@@ -7,20 +7,19 @@ import torch
 from huggingface_hub import constants, file_download
 
 from deepsep import cli
-from deepsep.config import EncoderConfig, FlowConfig, SpectrumConfig
-from deepsep.flows.flow import FlowPrior
-from deepsep.models import folder as model
-from deepsep.spectral.encoder import Encoder
-from deepsep.spectral.spectrum import Spectrum
+from deepsep.config import SpectralEncoderConfig, SpectralFlowConfig, SpectrumConfig
+from deepsep.models import folder as folders
+from deepsep.spectral.domain import SpectralDomain
 
 SPECTRUM = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
-BANDS = Spectrum(SPECTRUM).bands
+DOMAIN = SpectralDomain(spectrum=SPECTRUM)
+BANDS = SPECTRUM.bands
 
 
 def tiny_prior(seed=0):
     """One step of flow about an uneven mean spectrum."""
     rng = torch.Generator().manual_seed(seed)
-    prior = FlowPrior(FlowConfig(channels=BANDS, steps=1, hidden=8, layers=1), rng)
+    prior = DOMAIN.build_flow(SpectralFlowConfig(channels=BANDS, steps=1, hidden=8, layers=1), rng)
     prior.whitening.fit(1 + torch.randn(400, BANDS, generator=rng) + torch.randn(BANDS, generator=rng))
     return prior
 
@@ -29,15 +28,15 @@ def folder_of(folder: Path, *sources: str, licence="CC-BY-4.0", encoder=False, *
     """Writes a priors folder."""
     info = {"licence": licence, "data": {"hours": 1.5, "folders": ["choir", "solo"]}, **info}
     for seed, source in enumerate(sources):
-        model.save_prior(folder, source, tiny_prior(seed), SPECTRUM, info)
+        folders.save_prior(folder, source, tiny_prior(seed), DOMAIN, info)
     if encoder:
-        shape = EncoderConfig(bands=BANDS, widths=(4,), bottleneck=2, context=10)
-        encoder = Encoder(shape, len(sources)).eval()
+        shape = SpectralEncoderConfig(bands=BANDS, widths=(4,), bottleneck=2, deep=0, context=10)
+        encoder = DOMAIN.build_encoder(shape, len(sources)).eval()
         rng = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for weight in encoder.parameters():  # fresh ones give every source the same
                 weight += 0.1 * torch.randn(weight.shape, generator=rng)
-        model.save_encoder(folder, encoder, list(sources), {})
+        folders.save_encoder(folder, encoder, list(sources), {})
     return folder
 
 
