@@ -10,19 +10,12 @@ import torch
 
 from deepsep.config import SpectrumConfig
 from deepsep.errors import DeepsepError
-from deepsep.recordings.banks import (
-    SPEEDS,
-    PowerBank,
-    SampleBank,
-    cleared,
-    equaliser,
-    find_audio,
-    mixtures,
-    random_gains,
-    recorded,
-    simulate,
-    stretch,
-)
+from deepsep.progress import Listener
+from deepsep.recordings.banks import SampleBank
+from deepsep.recordings.files import find_audio
+from deepsep.spectral.mixtures import cleared, equaliser, mixtures, random_gains, simulate, stretch
+from deepsep.spectral.powers import SPEEDS, PowerBank
+from deepsep.spectral.songs import song_batches
 from deepsep.spectral.spectrum import Spectrum
 
 RATE = 8000
@@ -71,7 +64,8 @@ def test_a_folder_that_is_missing_or_holds_no_audio_is_one_line(tmp_path):
 
 def build(kind, folders, cache, seen=None):
     target = SPECTRUM if kind is PowerBank else RATE
-    return kind.build(folders, target, cache, on_progress=lambda done, all: seen is None or seen.append(done))
+    listener = Listener(files=lambda done, all: seen is None or seen.append(done))
+    return kind.build(folders, target, cache, listener)
 
 
 @pytest.mark.parametrize("kind", [PowerBank, SampleBank])
@@ -101,7 +95,7 @@ def test_silent_recordings_are_left_out_and_silence_alone_is_an_error(kind, fold
     whole = build(kind, folders, tmp_path / "cache")
     tone(folders[0] / "silent.wav", 100, level=0)
     more = build(kind, folders, tmp_path / "cache")
-    for name in ("log_power", "starts") if kind is PowerBank else ("samples", "pieces"):
+    for name in ("log_power", "pieces") if kind is PowerBank else ("samples", "pieces"):
         assert np.array_equal(getattr(more, name), getattr(whole, name))
     tone(tmp_path / "mute" / "silent.wav", 100, level=0)
     with pytest.raises(DeepsepError, match="silent"):
@@ -110,16 +104,13 @@ def test_silent_recordings_are_left_out_and_silence_alone_is_an_error(kind, fold
 
 def test_a_power_bank_lets_no_folder_drown_another(folders, tmp_path):
     bank = build(PowerBank, folders, tmp_path / "cache")
-    spans = [
-        (int(s), int(e), int(g)) for s, e, g in zip(bank.starts, bank.starts[1:], bank.group, strict=False)
-    ]
     rng = torch.Generator().manual_seed(0)
-    x = next(bank.batches(spans, SPECTRUM, batch=600, frames=16, rng=rng, augment=False))
+    x = next(bank.batches(600, 16, rng, vary=False))
     assert x.shape == (600, SPECTRUM.bands, 16) and x.dtype == torch.float32
     high = x.mean(2).argmax(1) > SPECTRUM.bands / 2
     share = 1 / (1 + 8 ** (1 / 3))  # it holds a ninth of the sound
     assert share - 0.07 < float(high.float().mean()) < share + 0.07
-    again = next(bank.batches(spans, SPECTRUM, batch=600, frames=16, rng=rng.manual_seed(0), augment=False))
+    again = next(bank.batches(600, 16, rng.manual_seed(0), vary=False))
     assert torch.equal(x, again)
 
 
@@ -140,8 +131,8 @@ def test_recordings_of_any_level_rate_and_channels_come_out_alike(tmp_path):
         tone(tmp_path / "in" / f"{i}.wav", 500, 2.0, level, channels, rate)
     bank = build(PowerBank, [tmp_path / "in"], tmp_path / "cache")
     loudest = [
-        float(np.median(bank.log_power[bank.starts[i] : bank.starts[i + 1]].max(1).astype(float)))
-        for i in range(0, 9, 3)
+        float(np.median(bank.log_power[start : start + frames].max(1).astype(float)))
+        for start, frames, _ in bank.pieces[::3]
     ]
     assert np.ptp(loudest) < 0.1
 
@@ -150,8 +141,10 @@ def test_held_out_stretches_are_heard_at_no_speed():
     """In time of the recording: what is held out at one speed is not trained on at another."""
     lengths = [round(n / speed) for n in (31000, 700, 9000) for speed in SPEEDS]
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    bank = PowerBank(np.zeros((starts[-1], 2), np.float16), starts, np.zeros(9, int))
-    train, test = bank.split(0.15)
+    pieces = np.stack([starts[:-1], lengths, np.zeros(9, int)], 1)
+    bank = PowerBank(np.zeros((starts[-1], 2), np.float16), pieces, SPECTRUM)
+    assert bank.hours == pytest.approx((31000 + 700 + 9000) * SPECTRUM.hop / RATE / 3600)
+    train, test = ([(s, s + n, g) for s, n, g in part.pieces] for part in bank.split(0.15))
     assert sum(e - s for s, e, _ in train + test) == starts[-1]
     assert 0.05 < sum(e - s for s, e, _ in test) / starts[-1] < 0.3
 
@@ -192,9 +185,9 @@ def test_simulated_mixtures_are_possible_and_repeat_with_their_seed(folders, tmp
 
 
 def test_stretches_that_are_mixed_anew_are_other_mixtures(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("deepsep.recordings.banks.REPLAYED", 1)
+    monkeypatch.setattr("deepsep.spectral.mixtures.REPLAYED", 1)
     banks = [build(SampleBank, [folder], tmp_path / "cache") for folder in folders]
-    monkeypatch.setattr("deepsep.recordings.banks.stretch", heard := Counting(stretch))
+    monkeypatch.setattr("deepsep.spectral.mixtures.stretch", heard := Counting(stretch))
     rng = torch.Generator().manual_seed(0)
     batches = simulate(banks, SPECTRUM, frames=24, batch=2, rng=rng, extra=0)
     drawn = [next(batches).total_bdn for _ in range(20)]
@@ -248,7 +241,7 @@ def test_songs_are_heard_in_stretches_at_level_one(tmp_path):
     song = tone(tmp_path / "songs" / "a.wav", 500, 3.0, level=0.01, channels=2)
     tone(tmp_path / "songs" / "mute.wav", 500, level=0)
     rng = torch.Generator().manual_seed(0)
-    planes = next(recorded(tmp_path / "songs", SPECTRUM, batch=3, frames=20, rng=rng))
+    planes = next(song_batches(tmp_path / "songs", SPECTRUM, Listener(), batch=3, frames=20, rng=rng))
     assert planes.shape == (3, 4, SPECTRUM.bands, 20)
     left, right, mid, side = planes.unbind(1)
     torch.testing.assert_close(left, right)
@@ -258,4 +251,4 @@ def test_songs_are_heard_in_stretches_at_level_one(tmp_path):
     assert power == pytest.approx(1, rel=0.05)
     song.unlink()
     with pytest.raises(DeepsepError, match="every song is silent"):
-        next(recorded(tmp_path / "songs", SPECTRUM, batch=3, frames=20, rng=rng))
+        next(song_batches(tmp_path / "songs", SPECTRUM, Listener(), batch=3, frames=20, rng=rng))

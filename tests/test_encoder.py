@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import shake
 
-from deepsep.config import EncoderConfig, SpectrumConfig
+from deepsep.config import SpectralEncoderConfig, SpectrumConfig
 from deepsep.errors import DeepsepError
-from deepsep.spectral.encoder import Encoder, mixture_features
+from deepsep.spectral.encoder import UNet, mixture_features
 from deepsep.spectral.spectrum import Spectrum, stereo_power
 
 SPECTRUM = Spectrum(SpectrumConfig(rate=16000, n_fft=256, single_bins=8))
@@ -16,22 +16,27 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(scope="module", params=[{}, {"deep": 3, "context": 120}], ids=["plain", "deep"])
+@pytest.fixture(scope="module", params=[{"deep": 0, "context": 64}, {}], ids=["plain", "deep"])
 def default(request):
     """Encoders as they ship, random weights."""
     torch.manual_seed(0)
-    return shake(Encoder(EncoderConfig(**request.param), 4), 0.05)
+    return shake(UNet(SpectralEncoderConfig(**request.param), 4), 0.05)
 
 
 def test_less_context_than_is_heard_is_refused():
     with pytest.raises(DeepsepError, match="at least 113"):
-        EncoderConfig(deep=3, context=112)
+        SpectralEncoderConfig(deep=3, context=112)
+
+
+def test_context_is_as_much_as_can_be_used_unless_it_is_given():
+    assert SpectralEncoderConfig(deep=3).context == 120  # a multiple of 8, at least 113
+    assert SpectralEncoderConfig(deep=3, context=128).context == 128
 
 
 def test_deep_blocks_start_out_silent():
     torch.manual_seed(0)
-    plain = shake(Encoder(EncoderConfig(bands=10, widths=(4, 8), context=28), 2), 0.1).eval()
-    deep = Encoder(EncoderConfig(bands=10, widths=(4, 8), deep=2, context=48), 2).eval()
+    plain = shake(UNet(SpectralEncoderConfig(bands=10, widths=(4, 8), deep=0, context=28), 2), 0.1).eval()
+    deep = UNet(SpectralEncoderConfig(bands=10, widths=(4, 8), deep=2, context=48), 2).eval()
     missing, unexpected = deep.load_state_dict(plain.state_dict(), strict=False)
     assert missing and all(name.startswith("deep.") for name in missing) and not unexpected
     features = noise(1, 4, 10, 16)
@@ -77,7 +82,7 @@ def test_the_mean_explains_the_whole_mixture(model):
 
 
 def test_an_untrained_encoder_shares_the_mixture_out_evenly():
-    fresh = Encoder(EncoderConfig(bands=10, widths=(4, 8), context=28), 5).eval()
+    fresh = UNet(SpectralEncoderConfig(bands=10, widths=(4, 8), deep=0, context=28), 5).eval()
     out = fresh(noise(2, 4, 10, 16))
     torch.testing.assert_close(out.log_gain.exp(), torch.full((2, 5, 10, 16), 0.2))
 
@@ -117,7 +122,7 @@ def test_many_channels_count_by_their_mean_power(channels):
 
 
 def test_reordered_stems_are_the_same_stems():
-    encoder = Encoder(EncoderConfig(bands=20, widths=(4, 4), bottleneck=4, context=28), 3).eval()
+    encoder = UNet(SpectralEncoderConfig(bands=20, widths=(4, 4), bottleneck=4, deep=0, context=28), 3).eval()
     torch.nn.init.normal_(encoder.last.weight)
     torch.nn.init.normal_(encoder.last.bias)
     x = torch.rand(1, 4, 20, 16)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,24 @@ import pytest
 import soundfile as sf
 import torch
 
-from deepsep.audio.loudness import Loudness
-from deepsep.config import EncoderConfig, FlowConfig, SgldConfig, SpectrumConfig
+from deepsep.config import SpectralEncoderConfig, SpectralFlowConfig, SpectralSgldConfig, SpectrumConfig
 from deepsep.errors import DeepsepError
 from deepsep.evaluation import baselines, metrics, songs
-from deepsep.evaluation import results as evaluation
-from deepsep.flows.flow import FlowPrior
-from deepsep.models.folder import Model
-from deepsep.separation import separate_blocks
-from deepsep.spectral.encoder import Encoder
-from deepsep.spectral.infer import Settings
+from deepsep.evaluation import run as evaluation
+from deepsep.evaluation.results import METRICS, Results
+from deepsep.evaluation.run import Evaluation
+from deepsep.inference.domain import Separation
+from deepsep.inference.model import Model
+from deepsep.inference.settings import Settings
+from deepsep.separation import measure, separate_blocks
+from deepsep.spectral.domain import SpectralDomain
 from deepsep.spectral.spectrum import Spectrum
 
 RATE = 8000
 SPECTRUM = SpectrumConfig(rate=RATE, n_fft=256, single_bins=16)
 SOURCES = ("vocals", "drums", "bass")
-FAST = Settings(sgld=SgldConfig(levels=2, steps=1, average=1))
+DOMAIN = SpectralDomain(spectrum=SPECTRUM)
+FAST = Evaluation(sgld=SpectralSgldConfig(levels=2, steps=1, average=1))
 
 
 def sounds(seconds: float = 1.0, rate: int = RATE) -> dict[str, np.ndarray]:
@@ -50,15 +53,17 @@ def model() -> Model:
     """Untrained flows whose whitening knows the sources' mean spectra, and an untrained encoder."""
     spectrum = Spectrum(SPECTRUM)
     priors = {}
+    shape = SpectralFlowConfig(channels=spectrum.bands, hidden=8, steps=1, layers=1)
     for name, samples in sounds().items():
         power = spectrum.band_power(spectrum.analyse(torch.tensor(samples).float()).abs().square().mean(0))
         rng = torch.Generator().manual_seed(0)
-        priors[name] = FlowPrior(FlowConfig(channels=spectrum.bands, hidden=8, steps=1, layers=1), rng).eval()
+        priors[name] = DOMAIN.build_flow(shape, rng).eval()
         priors[name].whitening.fit(spectrum.to_x(power).T)
         priors[name].requires_grad_(False)
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig(bands=spectrum.bands, widths=(4,), bottleneck=4, context=10), len(priors))
-    return Model(SPECTRUM, priors, encoder.eval().requires_grad_(False))
+    net = SpectralEncoderConfig(bands=spectrum.bands, widths=(4,), bottleneck=4, deep=0, context=10)
+    encoder = DOMAIN.build_encoder(net, len(priors))
+    return Model(DOMAIN, priors, encoder.eval().requires_grad_(False))
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +71,9 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_song(tmp_path_factory.mktemp("songs") / "tune", sounds())
 
 
-def run(path: Path, model: Model, *methods: str, **options) -> evaluation.Results:
-    return evaluation.evaluate(songs.find_songs(path), model, methods, settings=FAST, **options)
+def run(path: Path, model: Model, *methods: str, on_progress=None, **options) -> Results:
+    how = replace(FAST, methods=methods, **options)
+    return evaluation.evaluate(songs.find_songs(path), model, how, on_progress=on_progress)
 
 
 # --- finding songs ---------------------------------------------------------------------------------------
@@ -86,7 +92,7 @@ def test_a_folder_of_stems_is_a_song_and_a_folder_of_songs_is_searched(tmp_path:
     assert set(found["a"].stems) == {"bass"}
     assert found["b/deep"].mixture == tmp_path / "b/deep/Mixture.WAV"
     assert set(found["b/deep"].stems) == {"vocals"}
-    assert found["test/Two"].files == [tmp_path / "test/Two.stem.mp4"]
+    assert found["test/Two"].container == tmp_path / "test/Two.stem.mp4"
     assert [s.name for s in songs.find_songs(tmp_path / "a")] == ["a"]
     assert [s.name for s in songs.find_songs(tmp_path / "test/Two.stem.mp4")] == ["Two"]
 
@@ -209,12 +215,10 @@ def test_estimates_sum_to_the_mixture_at_the_songs_own_rate(
 
 def test_the_model_takes_the_route_of_separation(song: Path, model: Model) -> None:
     clip = only(song)
-    loudness = Loudness()
-    loudness.add(clip.mixture_ct)
-    separated = separate_blocks(
-        np.array_split(clip.mixture_ct, 5, axis=1), RATE, loudness.rms, RATE, model, FAST
-    )
-    stems = np.concatenate(list(separated), -1)
+    track = measure([clip.mixture_ct], RATE)
+    separation = Separation(track, model, Settings(method="encoder"), [[0], [1], [2]])
+    separated = separate_blocks(np.array_split(clip.mixture_ct, 5, axis=1), separation)
+    stems = np.concatenate(list(separated), -1)[0]
     found = evaluation.estimate("encoder", baselines.Analysis(clip, model), model, FAST, None)
     assert np.allclose(found, stems, atol=1e-5)
 
@@ -233,13 +237,13 @@ def test_nmf_learns_each_source_from_its_own_recordings(tmp_path: Path, song: Pa
 def test_what_cannot_run_is_said_before_any_song_is_read(song: Path, model: Model) -> None:
     missing = [songs.Song(name="gone", stems={"vocals": Path("gone/vocals.wav")})]
     with pytest.raises(DeepsepError, match="choose from mixture"):
-        evaluation.evaluate(missing, model, ["magic"])
-    alone = Model(model.spectrum, model.priors)
+        evaluation.evaluate(missing, model, Evaluation(methods=["magic"]))
+    alone = Model(model.domain, model.priors)
     assert "encoder" not in evaluation.default_methods(alone)
     with pytest.raises(DeepsepError, match="no encoder"):
-        evaluation.evaluate(missing, alone, ["mixture", "encoder+sgld"])
+        evaluation.evaluate(missing, alone, Evaluation(methods=["mixture", "encoder+sgld"]))
     with pytest.raises(DeepsepError, match="longer than 0"):
-        evaluation.evaluate(missing, model, ["mixture"], seconds=0)
+        evaluation.evaluate(missing, model, Evaluation(methods=["mixture"], seconds=0))
 
 
 # --- scores ----------------------------------------------------------------------------------------------
@@ -289,7 +293,7 @@ def test_the_total_is_the_mean_of_the_songs_not_of_the_sources(tmp_path: Path, m
 
 def test_songs_of_one_name_stay_apart(tmp_path: Path, model: Model) -> None:
     one = songs.find_songs(write_song(tmp_path / "x" / "tune", sounds()))
-    results = evaluation.evaluate([*one, *one], model, ["mixture"])
+    results = evaluation.evaluate([*one, *one], model, Evaluation(methods=["mixture"]))
     assert results.songs == ["tune", "tune (2)"]
 
 
@@ -302,7 +306,7 @@ def test_table_json_and_plot_tell_the_same(tmp_path: Path, song: Path, model: Mo
     assert told["songs"]["tune"]["methods"]["oracle"]["sdr"]["mean"] == pytest.approx(
         float(second[-1]), abs=0.01
     )
-    assert set(told["mean"]["oracle"]) == set(evaluation.METRICS)
+    assert set(told["mean"]["oracle"]) == set(METRICS)
     assert results.table("si_sdr")[1] != first
     pytest.importorskip("matplotlib")
     for suffix in ("png", "svg"):

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from deepsep.config import SpectrumConfig
-from deepsep.inference.mixture import BandLikelihood, SumLikelihood, mix, project, wiener_gains
+from deepsep.inference.mixture import mix, project
 from deepsep.inference.posterior import Posterior
+from deepsep.spectral.likelihood import BandLikelihood, wiener_gains
 from deepsep.spectral.spectrum import Spectrum
+from deepsep.waveform.likelihood import SumLikelihood
 
 SPECTRUM = Spectrum(SpectrumConfig(rate=8000, n_fft=64, single_bins=4))
 

@@ -5,20 +5,21 @@ import shutil
 
 import pytest
 import torch
-from conftest import SMALL, SOURCES, small_prior
+from conftest import DOMAIN, SOURCES, small_prior
 from safetensors.torch import load_file, save_file
 
-from deepsep.config import EncoderConfig, SpectrumConfig
+from deepsep.config import SpectralEncoderConfig, SpectrumConfig
 from deepsep.errors import DeepsepError
-from deepsep.models.folder import FORMAT, assemble, digest, load, save_encoder, save_prior
-from deepsep.spectral.encoder import Encoder
+from deepsep.models.folder import FORMAT, digest, load, load_model, save_encoder, save_prior
+from deepsep.spectral.domain import SpectralDomain
+from deepsep.spectral.encoder import UNet
 
 
 @pytest.fixture
 def folder(tmp_path, model):
     target = tmp_path / "priors"
     for name, prior in model.priors.items():
-        save_prior(target, name, prior, model.spectrum, {"licence": f"licence of {name}"})
+        save_prior(target, name, prior, model.domain, {"licence": f"licence of {name}"})
     save_encoder(target, model.encoder, model.sources, {"training": {"steps": 7}})
     return target
 
@@ -39,12 +40,12 @@ def replace(folder, name, tensors):
 def test_a_model_comes_back_as_it_was_saved(folder, model):
     loaded = load(folder)
     assert loaded.sources == model.sources == SOURCES
-    assert loaded.spectrum == model.spectrum
+    assert loaded.domain == model.domain
     x = torch.randn(2, model.priors["vocals"].config.channels, 9)
     for name in SOURCES:
         was, now = model.priors[name].log_prob(x, 0.5), loaded.priors[name].log_prob(x, 0.5)
         torch.testing.assert_close(now, was, rtol=5e-3, atol=0)  # half precision
-        assert loaded.info["priors"][name]["licence"] == f"licence of {name}"
+        assert loaded.info.licences[name] == f"licence of {name}"
     assert len({round(float(p.log_prob(x, 0.5)[0])) for p in loaded.priors.values()}) == 3
     features = torch.randn(1, 4, model.encoder.config.bands, 16)
     torch.testing.assert_close(loaded.encoder(features), model.encoder(features), atol=0.02, rtol=0)
@@ -56,14 +57,14 @@ def test_a_model_comes_back_as_it_was_saved(folder, model):
 def test_saving_what_was_loaded_changes_no_bit(folder, tmp_path):
     loaded = load(folder)
     for name, prior in loaded.priors.items():
-        save_prior(tmp_path / "copy", name, prior, loaded.spectrum, {})
+        save_prior(tmp_path / "copy", name, prior, loaded.domain, {})
         file = f"{name}.safetensors"
         assert (tmp_path / "copy" / file).read_bytes() == (folder / file).read_bytes()
 
 
 def test_a_source_can_be_replaced_alone_and_keeps_its_place(folder, model):
     others = {n: (folder / f"{n}.safetensors").read_bytes() for n in ("vocals", "bass")}
-    save_prior(folder, "drums", small_prior(42), model.spectrum, {})
+    save_prior(folder, "drums", small_prior(42), model.domain, {})
     assert {n: (folder / f"{n}.safetensors").read_bytes() for n in ("vocals", "bass")} == others
     assert load(folder).sources == SOURCES
     assert not list(folder.glob("*.part")) and not list(folder.glob(".*"))
@@ -80,28 +81,29 @@ def test_sources_are_picked_and_ordered(folder):
 
 def test_folders_mix(folder, tmp_path, model):
     other = tmp_path / "other"
-    save_prior(other, "drums", small_prior(42), SMALL, {})
-    save_prior(other, "flute", small_prior(43), SMALL, {})
-    mixed = assemble(str(folder), {"drums": str(other), "flute": str(other)})
+    save_prior(other, "drums", small_prior(42), DOMAIN, {})
+    save_prior(other, "flute", small_prior(43), DOMAIN, {})
+    mixed = load_model(str(folder), {"drums": str(other), "flute": str(other)})
     assert mixed.sources == [*SOURCES, "flute"] and mixed.encoder is None
     x = torch.randn(1, model.priors["drums"].config.channels, 5)
     theirs = load(other).priors["drums"].log_prob(x, 0.5)
     assert torch.equal(mixed.priors["drums"].log_prob(x, 0.5), theirs)
-    assert mixed.info["origins"]["drums"]["priors"] == str(other)
-    assert assemble(str(folder)).encoder is not None
+    assert mixed.info.origins["drums"].priors == str(other)
+    assert load_model(str(folder)).encoder is not None
 
     foreign = tmp_path / "foreign"
-    save_prior(foreign, "drums", small_prior(1), SpectrumConfig(rate=8000, n_fft=256, single_bins=8), {})
-    with pytest.raises(DeepsepError, match="another spectrum"):
-        assemble(str(folder), {"drums": str(foreign)})
-    with pytest.raises(DeepsepError, match="another spectrum"):
-        save_prior(foreign, "vocals", small_prior(1), SMALL, {})
+    elsewhere = SpectralDomain(spectrum=SpectrumConfig(rate=8000, n_fft=256, single_bins=8))
+    save_prior(foreign, "drums", small_prior(1), elsewhere, {})
+    with pytest.raises(DeepsepError, match="cannot be mixed"):
+        load_model(str(folder), {"drums": str(foreign)})
+    with pytest.raises(DeepsepError, match="another domain, spectrum, rate or level"):
+        save_prior(foreign, "vocals", small_prior(1), DOMAIN, {})
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "a.b", "encoder", "config", "-x", "x" * 65, "a b"])
 def test_a_source_must_do_as_a_file_name(name, tmp_path):
     with pytest.raises(DeepsepError, match="cannot name a source"):
-        save_prior(tmp_path, name, small_prior(0), SMALL, {})
+        save_prior(tmp_path, name, small_prior(0), DOMAIN, {})
     assert not list(tmp_path.iterdir())
 
 
@@ -132,10 +134,10 @@ WRONG = {
     "a source that is no name": (lambda c: c.update(sources=[3]), "3"),
     "no sources at all": (lambda c: c.update(sources=[]), "source"),
     "a prior without settings": (lambda c: c["priors"].pop("drums"), "drums"),
-    "a prior without a flow": (lambda c: c["priors"]["drums"].pop("flow"), "FlowConfig"),
+    "a prior without a flow": (lambda c: c["priors"]["drums"].pop("flow"), "SpectralFlowConfig"),
     "a prior that is no table": (lambda c: c["priors"].update(drums=[1]), "drums"),
     "an encoder that is no table": (lambda c: c.update(encoder=[1]), "encoder"),
-    "an encoder without a network": (lambda c: c["encoder"].pop("network"), "EncoderConfig"),
+    "an encoder without a network": (lambda c: c["encoder"].pop("network"), "SpectralEncoderConfig"),
     "a flow for other bands": (lambda c: c["spectrum"].update(single_bins=4), "bands"),
 }
 
@@ -190,7 +192,12 @@ def test_files_that_are_missing_damaged_or_foreign_are_one_line(folder, tmp_path
 
 
 def test_an_encoder_of_other_sources_is_left_out(folder, model):
-    other = Encoder(EncoderConfig(bands=model.encoder.config.bands, widths=(4,), bottleneck=2, context=10), 2)
+    other = UNet(
+        SpectralEncoderConfig(
+            bands=model.encoder.config.bands, widths=(4,), bottleneck=2, deep=0, context=10
+        ),
+        2,
+    )
     save_encoder(folder, other, ["vocals", "bass"], {})
     assert load(folder).encoder is None
     assert load(folder, sources=["vocals", "bass"]).encoder is not None

@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import shake
 
-from deepsep.config import FlowConfig
-from deepsep.flows.flow import FlowPrior
-from deepsep.spectral.losses import bits_per_dim
+from deepsep.config import SpectralFlowConfig
+from deepsep.inference.losses import bits_per_dim
+from deepsep.spectral.flow import build_flow
 
 
 def gaussian_prior(mean, covariance, frames=4000, **settings):
@@ -16,7 +16,9 @@ def gaussian_prior(mean, covariance, frames=4000, **settings):
     rng = torch.Generator().manual_seed(0)
     factor = torch.linalg.cholesky(covariance)
     data = mean + torch.randn(frames, len(mean), generator=rng).double() @ factor.T
-    prior = FlowPrior(FlowConfig(channels=len(mean), steps=2, hidden=4, layers=1, **settings), rng).double()
+    prior = build_flow(
+        SpectralFlowConfig(channels=len(mean), steps=2, hidden=4, layers=1, **settings), rng
+    ).double()
     prior.whitening.fit(data)
     return prior.eval().requires_grad_(False), data
 
@@ -28,7 +30,9 @@ COVARIANCE = torch.tensor([[2.0, 0.9, 0.0], [0.9, 1.0, -0.3], [0.0, -0.3, 0.4]])
 @pytest.mark.parametrize(("seed", "sigma"), [(0, 0.3), (1, 1.0)])
 def test_the_density_integrates_to_one(sigma, seed):
     torch.manual_seed(seed)
-    prior = shake(FlowPrior(FlowConfig(channels=2, steps=4, hidden=4, layers=1)).double(), 0.25, seed)
+    prior = shake(
+        build_flow(SpectralFlowConfig(channels=2, steps=4, hidden=4, layers=1)).double(), 0.25, seed
+    )
     prior.whitening.fit(torch.randn(50, 2) + 1)
     # where the mass is, by samples; then a grid well beyond it
     rng = torch.Generator().manual_seed(2)
@@ -63,7 +67,7 @@ def test_bits_per_dim_of_a_gaussian_is_its_entropy():
 
 def test_a_batch_of_noise_levels_equals_each_alone_and_the_range_ends_where_training_did():
     torch.manual_seed(0)
-    prior = shake(FlowPrior(FlowConfig(channels=4, steps=4, hidden=8, layers=1)).double(), 0.3)
+    prior = shake(build_flow(SpectralFlowConfig(channels=4, steps=4, hidden=8, layers=1)).double(), 0.3)
     x = torch.randn(3, 4, 5).double()
     sigma = torch.tensor([0.1, 0.6, 2.0]).double()
     together = prior.log_prob(x, sigma)
@@ -76,19 +80,21 @@ def test_a_batch_of_noise_levels_equals_each_alone_and_the_range_ends_where_trai
 
 def test_initialisation_normalises_what_each_step_sees():
     torch.manual_seed(0)
-    prior = FlowPrior(FlowConfig(channels=4, steps=3, hidden=8, layers=1))
+    prior = build_flow(SpectralFlowConfig(channels=4, steps=3, hidden=8, layers=1))
     x = 5 * torch.randn(64, 4, 8) + 9
-    prior.init_from(x, 0.1)
-    z, _ = prior(x, 0.1)
+    rng = torch.Generator().manual_seed(1)
+    prior.initialise(x, 0.1, rng)
+    seen = x[:32] + 0.1 * torch.randn(32, 4, 8, generator=rng.manual_seed(1))
+    z, _ = prior(seen, 0.1)
     torch.testing.assert_close(z.mean((0, 2)), torch.zeros(4), atol=1e-3, rtol=0)
     torch.testing.assert_close(z.var((0, 2)).mean(), torch.tensor(1.0), atol=1e-2, rtol=0)
 
 
 def test_running_or_loading_a_prior_changes_none_of_its_weights():
     torch.manual_seed(0)
-    config = FlowConfig(channels=3, steps=2, hidden=4, layers=1)
-    trained = shake(FlowPrior(config), 0.3)
-    fresh = FlowPrior(config).train()
+    config = SpectralFlowConfig(channels=3, steps=2, hidden=4, layers=1)
+    trained = shake(build_flow(config), 0.3)
+    fresh = build_flow(config).train()
     fresh.load_state_dict(trained.state_dict())
     for _ in range(2):
         fresh.log_prob(50 + torch.randn(4, 3, 6), 0.5)

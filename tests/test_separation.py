@@ -5,31 +5,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
 
-from deepsep import separation
-from deepsep.audio.loudness import Loudness
-from deepsep.config import SgldConfig
+from deepsep.config import SpectralSgldConfig
 from deepsep.errors import DeepsepError
-from deepsep.inference.chunks import ALIGN
-from deepsep.models.folder import Model
-from deepsep.separation import separate_blocks
-from deepsep.spectral import infer as inference
-from deepsep.spectral.infer import Settings, choose_method, pick_device
-from deepsep.spectral.spectrum import Spectrum, stereo_power
+from deepsep.inference.chunks import ALIGN, Window
+from deepsep.inference.domain import Separation, Track
+from deepsep.inference.model import Model
+from deepsep.inference.settings import Settings, choose_method, pick_device
+from deepsep.separation import measure, separate_blocks
+from deepsep.spectral import domain, infer
+from deepsep.spectral.spectrum import Spectrum
 
 RATE = 16000
-QUICK = SgldConfig(levels=2, steps=2, average=2, temperature=0.0)
+QUICK = SpectralSgldConfig(levels=2, steps=2, average=2, temperature=0.0)
 COOL = Settings(method="sgld", sgld=QUICK)
-WARM = Settings(method="sgld", sgld=SgldConfig(levels=2, steps=2, average=2, temperature=1.0, chains=2))
+WARM = Settings(
+    method="sgld", sgld=SpectralSgldConfig(levels=2, steps=2, average=2, temperature=1.0, chains=2)
+)
 ENCODER = Settings(method="encoder")
 METHODS = pytest.mark.parametrize(
     "settings", [ENCODER, COOL, WARM], ids=["encoder", "sgld", "sgld at temperature 1"]
 )
-
-
-def but(settings, **changes):
-    fields = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
-    return Settings(**{**fields, **changes})
 
 
 def song(seconds, channels=2, rate=RATE, seed=0):
@@ -43,11 +40,14 @@ def song(seconds, channels=2, rate=RATE, seed=0):
 
 
 def separate(x, model, settings, rate=RATE, block=5000):
-    loudness = Loudness()
-    loudness.add(x)
     blocks = (x[:, i : i + block] for i in range(0, x.shape[1], block))
-    out = list(separate_blocks(blocks, rate, loudness.rms, x.shape[1], model, settings))
-    return np.concatenate(out, -1)
+    out = list(separate_blocks(blocks, whole(model, settings, measure([x], rate))))
+    return np.concatenate(out, -1)[0]
+
+
+def whole(model, settings, track, **more):
+    """Every source a stem of its own."""
+    return Separation(track, model, settings, [[k] for k in range(len(model.sources))], **more)
 
 
 def close(a, b, within=1e-4):
@@ -94,17 +94,21 @@ def test_any_length(model, samples):
 def test_the_encoder_in_windows_equals_the_whole(model, monkeypatch):
     x = song(4.6)
     parts = separate(x, model, ENCODER)
-    monkeypatch.setattr(separation, "CORE", 2048)
+    monkeypatch.setattr(domain, "CORE", 2048)
     close(parts, separate(x, model, ENCODER))
-    monkeypatch.setattr(separation, "CORE", 40)
+    monkeypatch.setattr(domain, "CORE", 40)
     close(parts, separate(x, model, ENCODER))
 
 
 @METHODS
 @pytest.mark.parametrize("frames", [1, 31, 250, 431, 900, 2_000, 100_000])
 def test_windows_are_alike_and_few(model, settings, frames):
-    core, context, _ = separation.layout(model, settings, frames)
-    largest = max(separation.CORE, 4 * context)
+    track = Track(RATE, (frames - 3) * SMALL.n_fft // 4, 1.0)
+    if track.samples < 1:
+        track = Track(RATE, 1, 1.0)
+    frames = Spectrum(SMALL, RATE).frames(track.samples)
+    core, context, _ = model.domain.layout(whole(model, settings, track))
+    largest = max(domain.CORE, 4 * context)
     number = -(-frames // core)
     assert core % ALIGN == 0 and core <= 1.5 * largest + ALIGN
     assert number <= max(1, round(frames / largest))
@@ -114,9 +118,9 @@ def test_windows_are_alike_and_few(model, settings, frames):
 @METHODS
 def test_the_batch_size_does_not_show(model, settings):
     x = song(4.6)
-    one = separate(x, model, but(settings, batch_size=1))
+    one = separate(x, model, replace(settings, batch_size=1))
     for size in (2, 5):
-        close(separate(x, model, but(settings, batch_size=size)), one)
+        close(separate(x, model, replace(settings, batch_size=size)), one)
 
 
 @METHODS
@@ -130,9 +134,9 @@ def test_the_blocks_do_not_show(model, settings):
 def test_a_seed_repeats_and_matters_at_temperature_alone(model):
     x = song(0.6)
     for settings in (WARM, COOL, ENCODER):
-        first = separate(x, model, but(settings, seed=5))
-        np.testing.assert_array_equal(separate(x, model, but(settings, seed=5)), first)
-        other = separate(x, model, but(settings, seed=6))
+        first = separate(x, model, replace(settings, seed=5))
+        np.testing.assert_array_equal(separate(x, model, replace(settings, seed=5)), first)
+        other = separate(x, model, replace(settings, seed=6))
         assert np.array_equal(other, first) == (settings is not WARM)
 
 
@@ -158,83 +162,89 @@ def test_silence_gives_silence(model, settings):
 
 def test_progress_reaches_the_end(model):
     x, told = song(2.3), []
-    blocks = iter([x])
-    list(separate_blocks(blocks, RATE, 0.2, x.shape[1], model, ENCODER, on_progress=told.append))
+    separation = whole(model, ENCODER, measure([x], RATE))
+    list(separate_blocks(iter([x]), separation, on_progress=told.append))
     assert told[-1] == x.shape[1] and told == sorted(told)
 
 
 @METHODS
-def test_every_sample_of_the_posterior_is_a_separation(model, settings):
+def test_every_draw_from_the_posterior_is_a_separation(model, settings):
     x, spreads = song(0.6), []
-    blocks = iter([x])
-    drawn = separate_blocks(
-        blocks, RATE, 0.2, x.shape[1], model, but(settings, samples=3), groups=[[0, 2], [1]],
-        on_spread=spreads.append,
-    )  # fmt: skip
-    stems = np.concatenate(list(drawn), -1)
-    assert stems.shape == (3 * 2, *x.shape)
-    np.testing.assert_allclose(stems.reshape(3, 2, *x.shape).sum(1), np.stack([x] * 3), atol=1e-5)
+    separation = Separation(
+        measure([x], RATE), model, replace(settings, draws=3), groups=[[0, 2], [1]], spread=True
+    )
+    stems = np.concatenate(list(separate_blocks(iter([x]), separation, on_spread=spreads.append)), -1)
+    assert stems.shape == (3, 2, *x.shape)
+    np.testing.assert_allclose(stems.sum(1), np.stack([x] * 3), atol=1e-5)
+    assert (np.abs(stems[0] - stems[1]).max() > 1e-4) == (settings is not COOL)
     spread = torch.cat(spreads, -1)
-    frames = Spectrum(model.spectrum).frames(x.shape[1])
-    assert spread.shape == (2, Spectrum(model.spectrum).bands, frames)
+    assert spread.shape == (2, SMALL.bands, Spectrum(SMALL).frames(x.shape[1]))
     assert spread.min() >= 0 and spread.max() <= 0.5
     torch.testing.assert_close(spread[0], spread[1], atol=1e-3, rtol=0)  # two shares that sum to 1
 
 
 def test_priors_alone_suffice_and_each_has_its_own_say(model):
-    bare = Model(model.spectrum, model.priors)
+    bare = Model(model.domain, model.priors)
     x = song(0.6)
     stems = separate(x, bare, COOL)
     np.testing.assert_allclose(stems.sum(0), x, atol=1e-5)
-    turned = Model(model.spectrum, dict(reversed(model.priors.items())))
+    turned = Model(model.domain, dict(reversed(model.priors.items())))
     close(separate(x, turned, COOL)[::-1], stems, 1e-4)
 
 
 @pytest.mark.parametrize("init", ["mixture", "encoder"])
 def test_a_chain_starts_where_the_mixture_is_explained(model, init):
-    spectrum = Spectrum(model.spectrum)
-    planes = stereo_power(spectrum.analyse(torch.from_numpy(song(0.3))), spectrum)[None, ..., :32]
-    power = (planes[:, 0] + planes[:, 1]) / 2
+    spectrum = Spectrum(SMALL)
+    window = Window(spectrum.analyse(torch.from_numpy(song(0.3)))[..., :32], 0, 32, 32)
+    separation = whole(model, replace(COOL, init=init), Track(RATE, 1, 1.0))
+    inference = infer.Inference.of([window], separation, spectrum)
     with torch.no_grad():
-        gains = inference.initial_gains(planes, model, spectrum, but(COOL, init=init))
-    x = spectrum.to_x(power[:, None] * gains)
-    torch.testing.assert_close((spectrum.to_power(x) - spectrum.floor).sum(1), power, rtol=1e-4, atol=1e-6)
+        x = spectrum.to_x(inference.power_bdn[:, None] * inference.initial_gains())
+    total = (spectrum.to_power(x) - spectrum.floor).sum(1)
+    torch.testing.assert_close(total, inference.power_bdn, rtol=1e-4, atol=1e-6)
 
 
 def test_a_pool_of_estimates_lies_between_them_and_explains_the_mixture():
     one, two = torch.tensor([[0.9, 0.1, 0.0]]), torch.tensor([[0.1, 0.8, 0.1]])
     for weight, same in ((1.0, one), (0.0, two)):
-        torch.testing.assert_close(inference.pooled(one, two, weight), same, atol=1e-5, rtol=0)
-    half = inference.pooled(one, two, 0.5)
+        torch.testing.assert_close(infer.pooled(one, two, weight), same, atol=1e-5, rtol=0)
+    half = infer.pooled(one, two, 0.5)
     torch.testing.assert_close(half.sum(1), torch.ones(1))
     torch.testing.assert_close(half[0, 0] / half[0, 1], torch.tensor((0.9 * 0.1) ** 0.5 / (0.1 * 0.8) ** 0.5))
 
 
 def test_a_chain_that_the_encoder_started_is_pooled_with_it(model):
     x = song(0.6)
-    warm = but(COOL, init="encoder")
+    warm = replace(COOL, init="encoder")
     encoder = separate(x, model, ENCODER)
-    close(separate(x, model, but(warm, sgld=replace(warm.sgld, pool=0.0))), encoder)
-    alone, both = (separate(x, model, but(warm, sgld=replace(warm.sgld, pool=w))) for w in (1.0, 0.4))
+    close(separate(x, model, replace(warm, sgld=replace(warm.sgld, pool=0.0))), encoder)
+    alone, both = (separate(x, model, replace(warm, sgld=replace(warm.sgld, pool=w))) for w in (1.0, 0.4))
     assert np.abs(both - encoder).max() > 1e-3
     assert np.square(both - encoder).sum() < np.square(alone - encoder).sum()
 
 
-def test_auto_chooses_what_there_is(model):
-    bare = Model(model.spectrum, model.priors)
-    assert choose_method("auto", "auto", model)[0] == "encoder"
-    assert choose_method("auto", "auto", bare) == ("sgld", "mixture")
-    assert choose_method("sgld", "auto", model) == ("sgld", "encoder")
-    assert choose_method("sgld", "mixture", model) == ("sgld", "mixture")
-    for method, init, who in [
-        ("encoder", "auto", bare),
-        ("sgld", "encoder", bare),
-        ("x", "auto", model),
-        ("sgld", "x", model),
+def test_auto_chooses_what_there_is():
+    assert choose_method("auto", "auto", has_encoder=True)[0] == "encoder"
+    assert choose_method("auto", "auto", has_encoder=False) == ("sgld", "mixture")
+    assert choose_method("sgld", "auto", has_encoder=True) == ("sgld", "encoder")
+    assert choose_method("sgld", "mixture", has_encoder=True) == ("sgld", "mixture")
+    for method, init, has in [
+        ("encoder", "auto", False),
+        ("sgld", "encoder", False),
+        ("x", "auto", True),
+        ("sgld", "x", True),
     ]:
         with pytest.raises(DeepsepError) as caught:
-            choose_method(method, init, who)
+            choose_method(method, init, has_encoder=has)
         assert "\n" not in str(caught.value)
+
+
+def test_two_stems_that_are_not_all_of_the_sources_leave_the_rest_out(model):
+    x = song(0.6)
+    separation = Separation(measure([x], RATE), model, ENCODER, [[0], [2]])
+    stems = np.concatenate(list(separate_blocks([x], separation)), -1)[0]
+    every = separate(x, model, ENCODER)
+    np.testing.assert_allclose(stems, every[[0, 2]], atol=1e-5)
 
 
 def test_a_device_that_is_not_there_is_one_line(monkeypatch):

@@ -7,10 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from deepsep.config import SgldConfig
+from deepsep.config import SgldConfig, SpectralSgldConfig, WaveformSgldConfig
 from deepsep.inference import sgld
-from deepsep.inference.mixture import SumLikelihood, mix
+from deepsep.inference.mixture import mix
 from deepsep.inference.posterior import Posterior
+from deepsep.waveform.likelihood import SumLikelihood
 
 
 @dataclass
@@ -153,8 +154,13 @@ def test_at_gamma_zero_the_sum_is_kept_at_every_step():
 def test_no_coordinate_leaps():
     far = Posterior([GaussianPrior(1e6, 0.1)] * 2, Constraint(0.0, 1e3).at(1.0))
     start = torch.zeros(1, 2, 1, 1).double()
-    for allowed, largest in [({}, 1.0), ({"largest_in_sigma": 2.0}, 0.4), ({"largest_move": 0.1}, 0.1)]:
-        config = SgldConfig(
+    cases = [
+        (SpectralSgldConfig, {}, 1.0),
+        (SpectralSgldConfig, {"largest": 0.1}, 0.1),
+        (WaveformSgldConfig, {"largest_in_sigma": 2.0}, 0.4),
+    ]
+    for kind, allowed, largest in cases:
+        config = kind(
             levels=1, steps=1, sigma_max=0.2, sigma_min=0.2, step_size=0.5, temperature=0.0, **allowed
         )
         [(state, _)] = sgld.anneal(start, far, config, chains(start.shape))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepsep.config import SpectrumConfig
-from deepsep.spectral.spectrum import Spectrum, band_edges, fft_size
+from deepsep.spectral.spectrum import Spectrum, fft_size
 
 DEFAULT = SpectrumConfig()
 SMALL = SpectrumConfig(rate=8000, n_fft=64, single_bins=4)
@@ -56,7 +56,7 @@ def test_an_empty_stream_has_no_frames():
 
 
 def test_the_default_has_293_bands_of_growing_width():
-    edges = band_edges(DEFAULT)
+    edges = DEFAULT.band_edges
     width = np.diff(edges)
     assert len(width) == 293 and edges[0] == 0 and edges[-1] == 2049
     assert (width[:64] == 1).all() and (np.diff(width[:-1]) >= 0).all()
@@ -92,7 +92,7 @@ def test_a_tone_lies_in_the_same_band_at_any_rate(rate):
     for hertz in (110.0, 1000.0, 3000.0):
         x = torch.sin(2 * np.pi * hertz * torch.arange(rate, dtype=torch.float64) / rate)[None].float()
         band = spectrum.band_power(spectrum.analyse(x).abs().square())[0, :, 20].argmax()
-        edges = np.array(band_edges(DEFAULT)) * DEFAULT.rate / DEFAULT.n_fft
+        edges = np.array(DEFAULT.band_edges) * DEFAULT.rate / DEFAULT.n_fft
         slack = 11 + 0.01 * hertz  # one bin, and the window's rounding to a handy length
         assert edges[band] - slack <= hertz <= edges[band + 1] + slack
 
@@ -107,7 +107,7 @@ def test_the_window_is_about_as_long_at_any_rate(rate):
 def test_low_rates_lack_the_upper_bands():
     for rate in (8000, 16000, 22050):
         spectrum = Spectrum(DEFAULT, rate)
-        edges = torch.tensor(band_edges(DEFAULT))
+        edges = torch.tensor(DEFAULT.band_edges)
         assert torch.equal(spectrum.present_d, edges[:-1] <= spectrum.n_fft // 2)
         power = spectrum.band_power(torch.ones(spectrum.n_fft // 2 + 1, 3))
         assert torch.equal(power[:, 0] > 0, spectrum.present_d)

@@ -10,7 +10,8 @@ from torch import nn
 
 from deepsep.config import TrainConfig
 from deepsep.errors import DeepsepError
-from deepsep.training.loop import blend, train
+from deepsep.inference.domain import Task
+from deepsep.training.loop import Run, blend, train
 
 IDENTITY = {"kind": "line", "network": {"widths": [3, 1]}}
 CONFIG = TrainConfig(steps=6, lr=0.05, warmup=2, ema=0.9)
@@ -35,20 +36,15 @@ def loss(model, x, rng):
     return value, {"error": float(value.detach())}
 
 
-def go(folder, source, model=None, config=CONFIG, seed=1, identity=IDENTITY, **more):
+def go(folder, source, model=None, config=CONFIG, seed=1, identity=IDENTITY, evaluate=None, **more):
     model = model or network()
-    rng = torch.Generator().manual_seed(seed)
-    average, status, finished = train(
-        model,
-        source,
-        loss,
-        config,
-        checkpoint=folder / "work" / "run.safetensors",
-        identity=identity,
-        rng=rng,
+    task = Task(source, loss, evaluate or (lambda average: {}))
+    run = Run(
+        checkpoint=folder / "work" / "run.safetensors", identity=identity, rng=torch.Generator().manual_seed(seed),
         **more,
-    )
-    return model, average, status, finished
+    )  # fmt: skip
+    average, result = train(model, task, config, run)
+    return model, average, result.status, result.finished
 
 
 def same(a, b):
@@ -128,7 +124,7 @@ def test_the_average_follows_the_weights(tmp_path):
         expected = keep * expected + (1 - keep) * model[0].weight.detach()
 
     config = TrainConfig(steps=30, lr=0.05, warmup=2, ema=0.6)
-    _, average, *_ = go(tmp_path / "b", batches(), model, config, on_progress=watch)
+    _, average, *_ = go(tmp_path / "b", batches(), model, config, on_step=watch)
     assert step == 30
     torch.testing.assert_close(average[0].weight, expected)
     assert not torch.allclose(average[0].weight, model[0].weight, atol=1e-4)
@@ -149,7 +145,7 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone(tmp_path):
 
     model = nn.Linear(3, 1)
     seen = []
-    go(tmp_path, broken(batches()), model, on_progress=lambda _: seen.append(model.weight.detach().clone()))
+    go(tmp_path, broken(batches()), model, on_step=lambda _: seen.append(model.weight.detach().clone()))
     assert torch.equal(seen[2], seen[1]) and not torch.equal(seen[3], seen[2])
     assert model.weight.isfinite().all()
 
@@ -159,7 +155,7 @@ def test_it_learns_warms_up_and_tells_how_far_it_is(tmp_path):
     config = TrainConfig(steps=150, lr=0.05, warmup=10, ema=0.9)
     go(
         tmp_path, batches(), nn.Linear(3, 1), config,
-        on_progress=told.append, evaluate=lambda average: {"held out": 1.0},
+        on_step=told.append, evaluate=lambda average: {"held out": 1.0},
     )  # fmt: skip
     assert [s.step for s in told] == list(range(1, 151))
     assert all(b.fraction > a.fraction for a, b in itertools.pairwise(told))

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,26 +12,28 @@ from conftest import shake
 from tiny import Commands
 
 from deepsep.config import (
-    WAVEFORM_SGLD,
-    SpectrumConfig,
     WaveformConfig,
     WaveformEncoderConfig,
     WaveformFlowConfig,
-    default_sgld,
+    WaveformSgldConfig,
     from_dict,
     to_dict,
 )
 from deepsep.errors import DeepsepError
-from deepsep.flows.flow import DefensivePrior, WaveformPrior
 from deepsep.flows.networks import WaveNet
+from deepsep.inference.domain import Separation, Track
+from deepsep.inference.losses import bits_per_dim, gaussian_elbo, prior_loss
 from deepsep.inference.mixture import mix
-from deepsep.models import folder as models
-from deepsep.models.folder import Model
+from deepsep.inference.model import Model
+from deepsep.inference.settings import Settings
+from deepsep.models import folder as folders
 from deepsep.separation import separate_blocks
-from deepsep.spectral.encoder import WaveformEncoder, WaveformPosterior
-from deepsep.spectral.infer import Settings
-from deepsep.spectral.losses import bits_per_dim, prior_loss, waveform_elbo, waveform_sleep_loss
+from deepsep.waveform.domain import WaveformDomain
+from deepsep.waveform.encoder import WaveformEncoder, WaveformPosterior
+from deepsep.waveform.flow import DefensivePrior, build_flow
 from deepsep.waveform.infer import separate_samples
+from deepsep.waveform.likelihood import SumLikelihood
+from deepsep.waveform.losses import sleep_loss
 
 SIGMA = torch.tensor([0.2, 1.1], dtype=torch.float64)
 SHAPES = {
@@ -41,7 +43,7 @@ SHAPES = {
     "either mask in turn, splits": dict(squeeze=(8, 1, 2), flows=4, mask="alternate", split=True),
 }
 WAVEFORM = WaveformConfig(rate=4000, window=128)
-QUICK = replace(WAVEFORM_SGLD, levels=3, steps=2, chains=2)
+QUICK = WaveformSgldConfig(levels=3, steps=2, chains=2)
 
 
 def flow(**settings):
@@ -51,10 +53,10 @@ def flow(**settings):
 def small_prior(seed=0, **settings):
     rng = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # layers draw their weights from the global generator
-    prior = WaveformPrior(flow(**{"squeeze": (8,), "flows": 2, **settings}), rng)
+    prior = build_flow(flow(**{"squeeze": (8,), "flows": 2, **settings}), rng)
     prior.whitening.fit(torch.randn(300, prior.config.squeeze[0], generator=rng))
     with torch.no_grad():
-        prior.mean_spectrum.copy_(torch.randn(293, generator=rng))
+        prior.spectrum.copy_(torch.randn(293, generator=rng))
     return shake(prior, 0.05, seed)
 
 
@@ -64,7 +66,7 @@ def small_model(encoder=True, k=3, **waveform):
     if encoder:
         torch.manual_seed(0)
         net = shake(WaveformEncoder(WaveformEncoderConfig(squeeze=8, hidden=6, layers=2, cycle=1), k), 0.2)
-    return Model(SpectrumConfig(), priors, net, {}, replace(WAVEFORM, **waveform))
+    return Model(WaveformDomain(waveform=replace(WAVEFORM, **waveform)), priors, net)
 
 
 # --- the density ---------------------------------------------------------------------------------------
@@ -74,14 +76,14 @@ def small_model(encoder=True, k=3, **waveform):
 @pytest.mark.parametrize("steps", [0, 5])
 def test_ladj_is_the_jacobian_and_the_inverse_undoes_it(name, steps):
     torch.manual_seed(1)
-    prior = shake(WaveformPrior(flow(**SHAPES[name])).double(), 0.1)
+    prior = shake(build_flow(flow(**SHAPES[name])).double(), 0.1)
     samples = 2 * prior.config.multiple
     if steps:
         learn(prior, samples, steps)
     x = torch.randn(2, 1, samples).double()
     z, ladj = prior(x, SIGMA)
-    assert z.shape == (2, samples)
-    jacobian = torch.autograd.functional.jacobian(lambda x: prior(x, SIGMA)[0], x)
+    assert z.numel() == 2 * samples
+    jacobian = torch.autograd.functional.jacobian(lambda x: prior(x, SIGMA)[0].flatten(1), x)
     for b in range(2):
         torch.testing.assert_close(
             torch.linalg.slogdet(jacobian[b, :, b, 0])[1], ladj[b], rtol=1e-6, atol=1e-5
@@ -109,8 +111,9 @@ def learn(prior, samples, steps):
 @pytest.mark.parametrize("name", SHAPES)
 def test_it_inverts_to_1e_4_in_float32_after_training(name):
     torch.manual_seed(2)
-    prior = WaveformPrior(flow(**SHAPES[name]))
-    prior.init_from(torch.sin(torch.arange(64) / 3).expand(4, 1, 64) + 0.1 * torch.randn(4, 1, 64), 0.1)
+    prior = build_flow(flow(**SHAPES[name]))
+    data = torch.sin(torch.arange(64) / 3).expand(4, 1, 64) + 0.1 * torch.randn(4, 1, 64)
+    prior.initialise(data, 0.1, torch.Generator().manual_seed(0))
     learn(prior, 64, 40)
     x = torch.sin(torch.arange(64) / 3) + 0.1 * torch.randn(4, 1, 64)
     for sigma in (0.01, 0.1, 1.0):
@@ -124,7 +127,7 @@ def test_a_fresh_flow_is_the_gaussian_of_a_noisy_frame(sigma):
     torch.manual_seed(0)
     factor = torch.randn(4, 4).double()
     data = torch.randn(5000, 4).double() @ factor.T + 0.5
-    prior = WaveformPrior(flow(squeeze=(4,), flows=2)).double()
+    prior = build_flow(flow(squeeze=(4,), flows=2)).double()
     prior.whitening.fit(data)
     x = torch.randn(3, 1, 12).double()
     covariance = torch.cov(data.T, correction=0) + sigma**2 * torch.eye(4)
@@ -139,7 +142,7 @@ def test_a_fresh_flow_is_the_gaussian_of_a_noisy_frame(sigma):
 def test_samples_follow_the_density():
     torch.manual_seed(0)
     data = torch.randn(4000, 2).double() @ torch.tensor([[1.0, 0.0], [0.8, 0.5]]).double().T
-    prior = WaveformPrior(flow(squeeze=(2, 2), flows=2, split=False)).double()
+    prior = build_flow(flow(squeeze=(2, 2), flows=2, split=False)).double()
     prior.whitening.fit(data)
     x = prior.sample(20000, 4, 0.3, torch.Generator().manual_seed(1)).reshape(-1, 2)
     expected = torch.cov(data.T, correction=0) + 0.09 * torch.eye(2)
@@ -177,28 +180,21 @@ def test_settings_that_make_no_flow_are_refused():
 # --- one sampler for both domains ----------------------------------------------------------------------
 
 
-@dataclass
-class GaussianPrior:
-    """N(mean, variance) on every sample."""
-
-    mean: float
-    variance: float
-
-    def log_prob(self, x_b1t, sigma):
-        return -0.5 * ((x_b1t - self.mean).square() / (self.variance + sigma**2)).flatten(1).sum(1)
-
-
 def gaussian_model():
-    priors = {"a": GaussianPrior(0.0, 1.0), "b": GaussianPrior(0.0, 0.25)}
-    return Model(SpectrumConfig(), priors, None, {}, WAVEFORM)
+    """Flows that are Gaussians: fresh couplings are identities."""
+    priors = {}
+    for name, variance in (("a", 1.0), ("b", 0.25)):
+        priors[name] = build_flow(flow(squeeze=(2,), flows=1, shuffle="flip")).requires_grad_(False)
+        priors[name].whitening.variance.fill_(variance)
+    return Model(WaveformDomain(waveform=WAVEFORM), priors)
 
 
 @pytest.mark.parametrize("changes", [{}, {"gamma": 0.0}, {"gamma": 0.0, "denoise": False, "step_size": 0.5}])
 def test_langevin_on_samples_shares_out_as_the_wiener_filter_does(changes):
     """E[a | m] = 0.8 m for variances 1 and 0.25: the mean over many chains, for each kind of constraint."""
     m = torch.tensor([2.0, -1.0]).repeat(32)[None]
-    config = replace(WAVEFORM_SGLD, sigma_max=3.0, sigma_min=0.03, levels=40, steps=10, **changes)
-    settings = Settings(method="sgld", sgld=config, samples=60)
+    config = WaveformSgldConfig(sigma_max=3.0, sigma_min=0.03, levels=40, steps=10, **changes)
+    settings = Settings(method="sgld", sgld=config, draws=60)
     stems = separate_samples(m, gaussian_model(), settings)
     assert stems.shape == (1, 60, 2, 64)
     torch.testing.assert_close(mix(stems[0]), m.expand(60, -1), atol=1e-5, rtol=0)
@@ -210,7 +206,7 @@ def test_langevin_on_samples_shares_out_as_the_wiener_filter_does(changes):
 def test_of_several_chains_the_likeliest_is_kept():
     model = small_model(encoder=False)
     m = torch.randn(2, 64, generator=torch.Generator().manual_seed(3))
-    drawn = separate_samples(m, model, Settings(method="sgld", sgld=replace(QUICK, chains=1), samples=2))
+    drawn = separate_samples(m, model, Settings(method="sgld", sgld=replace(QUICK, chains=1), draws=2))
     best = separate_samples(m, model, Settings(method="sgld", sgld=QUICK))
     fit = torch.stack(
         [
@@ -243,14 +239,14 @@ def test_the_elbo_of_gaussians_is_its_closed_form():
     """Thesis Eq. 13, with the log: E_q[log p_k(x_k + sigma eps)] + entropy + E_q[log p(m | x)], a coordinate of x."""
     sigma, std, share = 0.5, 0.3, 0.7
     variances = torch.tensor([1.0, 0.25])
-    priors = [WaveformPrior(flow(squeeze=(2,), flows=1)).requires_grad_(False) for _ in variances]
+    priors = [build_flow(flow(squeeze=(2,), flows=1)).requires_grad_(False) for _ in variances]
     for prior, v in zip(priors, variances, strict=True):
         prior.whitening.variance.fill_(float(v))
     rng = torch.Generator().manual_seed(0)
     m = torch.randn(1, 1, 100000, generator=rng)
     mean = torch.stack([share * m, 0.9 * (1 - share) * m], 1)
     q = WaveformPosterior(mean, torch.full_like(mean, math.log(std)))
-    value, figures = waveform_elbo(q, priors, m, rng, sigma=sigma)
+    value, figures = gaussian_elbo(q.mean, q.log_std, priors, SumLikelihood(m), rng, sigma)
     total = variances + sigma**2
     spread = mean.square().mean((0, 2, 3)) + std**2 + sigma**2
     log_p = -0.5 * ((2 * math.pi * total).log() + spread / total).mean()
@@ -266,8 +262,8 @@ def test_the_sleep_loss_prefers_the_truth():
     stems = torch.randn(2, 3, 1, 64)
     encoder = small_model().encoder
     q = encoder(stems.sum(1))
-    loss, figures = waveform_sleep_loss(q, stems)
-    truth, best = waveform_sleep_loss(q._replace(mean=stems, log_std=q.log_std - 2), stems)
+    loss, figures = sleep_loss(q, stems)
+    truth, best = sleep_loss(q._replace(mean=stems, log_std=q.log_std - 2), stems)
     assert float(truth) < float(loss) and best["SDR"] > 20 > figures["SDR"]
 
 
@@ -278,35 +274,33 @@ def test_the_sleep_loss_prefers_the_truth():
 def folder(tmp_path):
     made = small_model()
     for name, prior in made.priors.items():
-        models.save_prior(
-            tmp_path / "priors", name, prior, made.spectrum, {"licence": "CC0-1.0"}, made.waveform
-        )
-    models.save_encoder(tmp_path / "priors", made.encoder, made.sources, {})
+        folders.save_prior(tmp_path / "priors", name, prior, made.domain, {"licence": "CC0-1.0"})
+    folders.save_encoder(tmp_path / "priors", made.encoder, made.sources, {})
     return tmp_path / "priors"
 
 
 def test_a_folder_comes_back_as_it_was_saved(folder):
-    loaded, made = models.load(folder), small_model()
-    assert loaded.waveform == made.waveform and loaded.sources == made.sources
+    loaded, made = folders.load(folder), small_model()
+    assert loaded.domain == made.domain and loaded.sources == made.sources
     x = torch.randn(2, 1, 32)
     for name in made.sources:
         assert torch.equal(loaded.priors[name].log_prob(x, 0.1), made.priors[name].log_prob(x, 0.1))
     torch.testing.assert_close(loaded.encoder(x).mean, made.encoder(x).mean, atol=5e-3, rtol=0)
-    assert default_sgld(waveform=loaded.waveform is not None) == WAVEFORM_SGLD
+    assert loaded.domain.sgld() == WaveformSgldConfig()
 
 
 def test_domains_cannot_be_mixed(folder, tmp_path):
-    from tiny import SPECTRUM, folder_of, tiny_prior
+    from tiny import DOMAIN, folder_of, tiny_prior
 
     with pytest.raises(DeepsepError, match="another domain"):
-        models.save_prior(folder, "more", tiny_prior(), SPECTRUM, {})
+        folders.save_prior(folder, "more", tiny_prior(), DOMAIN, {})
     other = folder_of(tmp_path / "spectral", "source0")
     with pytest.raises(DeepsepError, match="cannot be mixed"):
-        models.assemble(str(folder), {"source0": str(other)})
+        folders.load_model(str(folder), {"source0": str(other)})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "domain": "wavelet"}))
     with pytest.raises(DeepsepError, match="domain 'wavelet'"):
-        models.load(folder)
+        folders.load(folder)
 
 
 def song(samples, channels, seed=0):
@@ -316,7 +310,8 @@ def song(samples, channels, seed=0):
 
 def separate(x, model, settings, rate, block=700):
     blocks = (x[:, i : i + block] for i in range(0, x.shape[1], block))
-    return np.concatenate(list(separate_blocks(blocks, rate, 0.1, x.shape[1], model, settings)), -1)
+    separation = Separation(Track(rate, x.shape[1], 0.1), model, settings, [[0], [1], [2]])
+    return np.concatenate(list(separate_blocks(blocks, separation)), -1)[0]
 
 
 METHODS = pytest.mark.parametrize(
@@ -339,22 +334,16 @@ def test_stems_add_up_to_the_mixture_at_any_rate(settings, rate, samples, level)
 def test_neither_blocks_nor_batches_change_the_stems(settings):
     x, model = song(900, 1), small_model()
     once = separate(x, model, settings, 4000, block=10000)
-    again = separate(x, model, Settings(**{**fields(settings), "batch_size": 5}), 4000, block=77)
+    again = separate(x, model, replace(settings, batch_size=5), 4000, block=77)
     np.testing.assert_allclose(again, once, atol=2e-3 * float(np.abs(once).max()))
 
 
-def fields(settings):
-    return {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
-
-
-def test_several_samples_and_groups_each_sum_to_the_mixture():
+def test_several_draws_and_groups_each_sum_to_the_mixture():
     x, model = song(300, 1), small_model()
-    settings = Settings(method="sgld", sgld=QUICK, samples=2)
-    blocks = [x]
-    out = np.concatenate(
-        list(separate_blocks(blocks, 4000, 0.1, 300, model, settings, groups=[[0], [1, 2]])), -1
-    )
-    out = out.reshape(2, 2, 1, 300)
+    settings = Settings(method="sgld", sgld=QUICK, draws=2)
+    separation = Separation(Track(4000, 300, 0.1), model, settings, [[0], [1, 2]])
+    out = np.concatenate(list(separate_blocks([x], separation)), -1)
+    assert out.shape == (2, 2, 1, 300)
     np.testing.assert_allclose(out.sum(1), np.stack([x, x]), atol=1e-5)
     assert np.abs(out[0] - out[1]).max() > 1e-3
 
@@ -398,7 +387,7 @@ def test_from_recordings_to_stems(command, tmp_path):
         "train-prior", tmp_path / "data" / "noise", "--source", "noise", "-o", priors, "--domain", "waveform",
         "--window", 128, "--overwrite",
     )  # fmt: skip
-    assert "another domain, rate or level" in told
+    assert "another domain, spectrum, rate or level" in told
     for objective in ("both", "elbo"):
         command.good(
             "train-encoder", tmp_path / "data", "--priors", priors, "--objective", objective, "--steps", 3,
@@ -407,7 +396,7 @@ def test_from_recordings_to_stems(command, tmp_path):
     code, _, told = command(
         "train-encoder", tmp_path / "data", "--priors", priors, "--widths", "8,16", "--resume"
     )
-    assert code == 2 and "--widths is of the spectral encoder" in told
+    assert code == 2 and "--widths is of spectral priors" in told
     assert "domain:   waveform, 14700 Hz" in command.good("priors", "info", priors)
     mix = sf.read(tmp_path / "data" / "tones" / "a.wav")[0] + 0.1 * random.standard_normal(22050)
     sf.write(tmp_path / "mix.wav", mix, 22050, "FLOAT")
@@ -433,7 +422,7 @@ def test_from_recordings_to_stems(command, tmp_path):
     )
     assert sf.info(tmp_path / "s.wav").samplerate == 14700
     code, _, told = command("separate", tmp_path / "mix.wav", "--priors", priors, "--uncertainty")
-    assert code == 2 and "spectral priors" in told
+    assert code == 2 and "priors of samples" in told
     songs = tmp_path / "songs" / "one"
     songs.mkdir(parents=True)
     for name in ("tones", "noise"):
@@ -463,7 +452,8 @@ def test_an_option_of_the_other_domain_is_usage(command, tmp_path, idle):
 def test_the_spread_of_gains_is_told_apart_in_one_line():
     x = song(100, 1)
     with pytest.raises(DeepsepError, match="--samples"):
-        list(separate_blocks([x], 4000, 0.1, 100, small_model(), Settings(), on_spread=print))
+        separation = Separation(Track(4000, 100, 0.1), small_model(), Settings(), [[0]], spread=True)
+        list(separate_blocks([x], separation))
 
 
 def test_an_encoder_has_the_layers_that_it_was_asked_for():
@@ -474,11 +464,10 @@ def test_an_encoder_has_the_layers_that_it_was_asked_for():
 
 def test_an_encoders_draws_are_made_where_its_mixture_is():
     model = small_model().to("meta")
-    found = separate_samples(torch.randn(2, 64, device="meta"), model, Settings(method="encoder", samples=2))
+    found = separate_samples(torch.randn(2, 64, device="meta"), model, Settings(method="encoder", draws=2))
     assert found.device.type == "meta" and found.shape == (2, 2, 3, 64)
 
 
 def test_what_an_encoder_has_found_is_not_drowned_in_noise():
-    warm, cold = (default_sgld(waveform=True, from_encoder=init) for init in (True, False))
+    warm, cold = (WaveformSgldConfig.default(from_encoder=init) for init in (True, False))
     assert warm.sigma_max < cold.sigma_max and warm.sigma_min == cold.sigma_min
-    assert default_sgld(from_encoder=True) == default_sgld()

@@ -132,7 +132,7 @@ class Reader:
         """The next `length` samples (c, length), fewer at the end."""
         parts = [] if self.held is None else [self.held]
         have = sum(part.shape[-1] for part in parts)
-        while have < length and (block := next(self.blocks, None)) is not None:
+        while (have < length or not parts) and (block := next(self.blocks, None)) is not None:
             parts.append(block)
             have += block.shape[-1]
         joined = np.concatenate(parts, -1)
