@@ -162,7 +162,7 @@ class HubServer:
             whole = len(found) == json.loads(body)["size"]
             return self.reply(http, {}) if whole else self.refuse(http, 422, None)
         _, _, org, name, verb, revision = path.lstrip("/").split("/", 5)
-        repo = self.repos.get(f"{org}/{name}")
+        repo = self.repos.get(f"{org}/{name}")  # type: ignore[assignment]  # None is refused at once
         if repo is None:
             return self.refuse(http, 404, "RepoNotFound")
         if verb == "branch":

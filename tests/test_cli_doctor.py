@@ -3,12 +3,12 @@ import sys
 from collections import namedtuple
 
 import pytest
-from deepsep.cli import doctor
 from hub_server import HubServer, Repo
 from huggingface_hub import constants
 from tiny import Commands, files_of, folder_of, point_client
 
 import deepsep as package
+from deepsep.cli import doctor
 from deepsep.errors import DeepsepError
 from deepsep.models import hub
 

@@ -16,12 +16,12 @@ import soundfile as sf
 import stempeg
 import torch
 from cli_fixtures import FOUR, RATE, noise, program, read, record, tree
-from deepsep.cli import batch as batches
 from tiny import folder_of
 
 from deepsep import __version__
 from deepsep.audio import files as audio
 from deepsep.audio.tags import Tags, read_tags, write_tags
+from deepsep.cli import batch as batches
 from deepsep.errors import DeepsepError
 from deepsep.models import hub
 from deepsep.output import ni_stem

@@ -160,7 +160,7 @@ def test_a_stem_file_is_read_alike_by_ffmpeg_and_by_pyav(monkeypatch: pytest.Mon
     assert list(clip.references) == ["vocals", "drums", "bass", "other"]
     assert np.allclose(clip.mixture_ct, np.sum(list(clip.references.values()), 0), atol=1e-5)
     assert any("mastered" in note for note in clip.notes)
-    monkeypatch.setattr(songs.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     again = songs.read(found, ["vocals", "drums", "bass", "other"])
     for name, samples in clip.references.items():
         assert metrics.sdr(samples, again.references[name][:, : samples.shape[1]]) > 60
