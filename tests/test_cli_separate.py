@@ -22,7 +22,6 @@ from deepsep import __version__
 from deepsep.audio import files as audio
 from deepsep.audio.tags import Tags, read_tags, write_tags
 from deepsep.cli import batch as batches
-from deepsep.errors import DeepsepError
 from deepsep.models import hub
 from deepsep.output import ni_stem
 
@@ -445,17 +444,9 @@ def test_a_terminal_gets_progress_and_a_table(priors, tmp_path):
 # --- what comes in the package
 
 
-def bundled():
-    try:
-        return hub.resolve("bundled").folder
-    except DeepsepError:
-        return None
-
-
-@pytest.mark.skipif(bundled() is None, reason="no bundled priors yet")
 @pytest.mark.parametrize("method", ["encoder", "sgld"])
 def test_the_bundled_priors_separate(method, deepsep):
     song = record(Path("song.wav"), noise(1.0, rate=44100), 44100)
     deepsep.good("separate", "song.wav", "-o", "out", *(SHORT if method == "sgld" else ("--method", method)))
-    sources = hub.read_config(bundled())["sources"]
+    sources = hub.read_config(hub.resolve("bundled").folder)["sources"]
     np.testing.assert_allclose(sum(stems_of("out/song", sources)), read(song), atol=1e-5)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import io
 import json
 import os
 import re
@@ -193,9 +194,24 @@ def test_many_channels_fold_to_stereo_without_clipping_and_odd_rates_are_resampl
     ]  # fmt: skip
 
 
-def test_silence_and_a_single_sample_make_a_page(tmp_path):
-    write(tmp_path / "silent", np.zeros((4, 2, 5000), np.float32), uncertainty={"vocals": np.zeros(3)})
-    write(tmp_path / "short", np.full((4, 1, 1), 0.1, np.float32))
+@pytest.mark.parametrize(
+    ("samples", "uncertainty"),
+    [
+        (np.zeros((4, 2, 5000), np.float32), {"vocals": np.zeros(3)}),
+        (np.full((4, 1, 1), 0.1, np.float32), None),
+    ],
+    ids=["silence", "a single sample"],
+)
+def test_silence_and_a_single_sample_make_a_page(samples, uncertainty, tmp_path, recwarn):
+    page = Page(write(tmp_path, samples, uncertainty=uncertainty))
+    assert not recwarn.list  # such as that of a division by zero
+    data = json.loads(page.texts["data"], parse_constant=pytest.fail)  # NaN is no JSON: browsers refuse it
+    frames = samples.shape[2]
+    assert [track["frames"] for track in data["tracks"]] == [frames] * 5
+    for i, track in enumerate([samples.sum(0), *samples]):
+        sound, _ = sf.read(io.BytesIO(base64.b64decode(page.texts[f"sound-{i}-0"])), always_2d=True)
+        assert sound.shape == (frames + 2 * data["margin"], len(track))
+        assert np.abs(sound).max() == pytest.approx(np.abs(track).max(), rel=0.5, abs=1e-4)
 
 
 def test_failure_leaves_the_old_page_and_nothing_else(tmp_path):
@@ -229,7 +245,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     pytest.importorskip("resource")  # Windows has none
     code = (
         "import resource, sys, numpy as np, soundfile as sf; from pathlib import Path\n"
-        "from deepsep.report import write_report\n"
+        "from deepsep.output.report import write_report\n"
         "folder, seconds = Path(sys.argv[1]), int(sys.argv[2])\n"
         "sf.write(folder / 'a.wav', np.zeros(8000 * seconds, np.int16), 8000)\n"
         "write_report(folder / 'p.html', title='', mix=folder / 'a.wav', stems={}, settings={}, priors={})\n"
