@@ -98,6 +98,7 @@ def test_the_page_says_what_the_program_takes():
     assert declared == built
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "offers"),
     [("pri", "priors"), ("priors down", "download"), ("separate --sk", "--skip-existing")],

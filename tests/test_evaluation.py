@@ -150,6 +150,7 @@ def test_a_song_of_other_instruments_is_refused(tmp_path: Path) -> None:
         only(write_song(tmp_path / "s", {"flute": sounds()["vocals"]}))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_a_stem_file_is_read_alike_by_ffmpeg_and_by_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("av")

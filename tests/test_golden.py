@@ -30,6 +30,8 @@ from deepsep.models import folder as model
 from deepsep.training import contrast
 from deepsep.training import runs as recipes
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).with_name("golden.json")
 RATE = 16000
 SPECTRUM = SpectrumConfig(rate=RATE, n_fft=256, single_bins=8)

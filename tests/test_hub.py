@@ -500,7 +500,7 @@ def test_push_to_a_server_that_says_no(server, tmp_path):
 def test_the_module_is_light_and_reads_the_environment(server, tmp_path):
     hub.resolve(NAME)
     code = (
-        "import sys; from deepsep import hub\n"
+        "import sys; from deepsep.models import hub\n"
         "assert not {'torch', 'huggingface_hub'} & sys.modules.keys()\n"
         f"print(hub.resolve({NAME!r}).commit)\n"
     )

@@ -61,6 +61,7 @@ def test_the_encoder_reaches_its_floors(bundled):
     check_encoder(bundled)
 
 
+@pytest.mark.slow
 def test_priors_alone_are_better_than_a_stationary_filter(bundled):
     check_priors(bundled)
 
@@ -75,6 +76,7 @@ def test_swapped_outputs_of_the_encoder_are_noticed(copy):
         check_encoder(copy)
 
 
+@pytest.mark.slow
 def test_swapped_priors_are_noticed(copy):
     vocals, drums, other = (copy / f"{name}.safetensors" for name in ("vocals", "drums", "swapped"))
     vocals.rename(other)

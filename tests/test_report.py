@@ -241,6 +241,7 @@ def test_uncertainty_is_checked(tmp_path, values):
         write(tmp_path, music(0.2), uncertainty={"piano": np.zeros(4)})
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path):
     pytest.importorskip("resource")  # Windows has none
     code = (
@@ -532,6 +533,7 @@ def test_fits_the_screen_and_follows_the_colour_scheme(page, width, scheme):
     assert all(drawn) and len(drawn) == 7
 
 
+@pytest.mark.slow
 def test_a_song_of_four_minutes_is_small_and_seen_at_once(browser, tmp_path, monkeypatch):
     encode, known = report._mp3, {}
 
