@@ -99,6 +99,8 @@ class HubServer:
 
     def answer(self, http: BaseHTTPRequestHandler) -> None:
         self.log.append(Request(http.command, http.path, http.headers.get("Range")))
+        if http.path.startswith("/api/models/") and http.path.endswith("?expand=xetEnabled"):  # before 1.0
+            return self.reply(http, {"id": "/".join(http.path.split("/")[3:5]), "xetEnabled": False})
         org, name, verb, revision, file = ([*http.path.lstrip("/").split("/", 4), *[""] * 5])[:5]
         repo = self.repos.get(f"{org}/{name}")
         if repo is None or verb != "resolve":
