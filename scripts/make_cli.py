@@ -86,7 +86,8 @@ def parameters(function: Callable[..., Any]) -> list[Parameter]:
         if hints[parameter.name] is typer.Context:  # what Typer tells a command of its own call
             continue
         hint = hints[parameter.name]
-        if typing.get_origin(hint) is typing.Union:  # Python 3.10 adds "or None" around where None is the default
+        # Python 3.10 adds "or None" around a type whose default is None
+        if typing.get_origin(hint) is typing.Union:
             hint = next(arg for arg in typing.get_args(hint) if typing.get_origin(arg) is typing.Annotated)
         kind, *notes = typing.get_args(hint)
         info = next(note for note in notes if isinstance(note, ParameterInfo))
