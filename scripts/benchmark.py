@@ -1,6 +1,7 @@
 """Prints the figures of docs/benchmarks.md: speed, memory, start-up, repeatability, batches, reports, the Hub's cache.
 
-Usage: python scripts/benchmark.py [PART...] [--long-minutes 60] [--clips 100] [--clip-seconds 10] [--methods encoder,sgld]
+Usage: python scripts/benchmark.py [PART...] [--long-minutes 60] [--clips 100] [--clip-seconds 10]
+       [--methods encoder,sgld]
 
 Runs the installed `deepsep` as a user does, on music-like noise made here, and takes time and peak memory from the
 operating system. Run it on an otherwise idle machine. The part "report" needs Chromium and selenium, the part "hub"
@@ -20,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -36,8 +37,8 @@ def song(path: Path, seconds: float) -> Path:
     with soundfile.SoundFile(path, "w", RATE, 2, "PCM_16", format="FLAC") as file:
         for at in range(int(seconds)):
             t = at + np.arange(RATE) / RATE
-            notes = [55, 220, 277.2, 329.6, 880 * (1 + 0.004 * np.sin(2 * np.pi * 5 * t))]
-            tones = sum(np.sin(2 * np.pi * f * t) for f in notes) / 12
+            notes: list[Any] = [55, 220, 277.2, 329.6, 880 * (1 + 0.004 * np.sin(2 * np.pi * 5 * t))]
+            tones: Any = sum(np.sin(2 * np.pi * f * t) for f in notes) / 12
             beat = np.exp(-12 * (t * 2 % 1)) * random.standard_normal(RATE) / 4
             file.write(np.stack([tones + beat, tones - beat * 0.5], 1))
     return path

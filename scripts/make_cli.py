@@ -85,7 +85,11 @@ def parameters(function: Callable[..., Any]) -> list[Parameter]:
     for parameter in inspect.signature(function).parameters.values():
         if hints[parameter.name] is typer.Context:  # what Typer tells a command of its own call
             continue
-        kind, *notes = typing.get_args(hints[parameter.name])
+        hint = hints[parameter.name]
+        # Python 3.10 adds "or None" around a type whose default is None
+        if typing.get_origin(hint) is typing.Union:
+            hint = next(arg for arg in typing.get_args(hint) if typing.get_origin(arg) is typing.Annotated)
+        kind, *notes = typing.get_args(hint)
         info = next(note for note in notes if isinstance(note, ParameterInfo))
         found.append(declared(parameter, kind, info))
     return found

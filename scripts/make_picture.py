@@ -15,12 +15,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
+from matplotlib.axes import Axes
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SECONDS = 8
 
 
-def draw(axis: plt.Axes, samples: np.ndarray, rate: int, title: str) -> None:
+def draw(axis: Axes, samples: np.ndarray, rate: int, title: str) -> None:
     """One spectrogram, 40 Hz to 12 kHz, 70 dB deep."""
     mono = samples[: SECONDS * rate].mean(1)
     window = np.hanning(4096)

@@ -15,6 +15,7 @@ hat, open, tom, crash, ride or perc. Guitars also play muted power chords throug
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -46,11 +47,11 @@ def instruments(folder: Path) -> dict[str, dict[int, np.ndarray]]:
     return found
 
 
-def sampled(v: dict, pitch: float, seconds: float, random: np.random.Generator) -> np.ndarray:
+def sampled(v: dict[str, Any], pitch: float, seconds: float, random: np.random.Generator) -> np.ndarray:
     """One note of a sampled voice: the nearest sample played faster or slower, damped, soft notes duller."""
     nearest = min(v["notes"], key=lambda p: abs(p - pitch))
     speed = 2 ** ((pitch - nearest + random.normal(0, 0.06)) / 12)
-    x = v["notes"][nearest][: int((seconds + v["release"]) * RATE * speed) + 64]
+    x: np.ndarray = v["notes"][nearest][: int((seconds + v["release"]) * RATE * speed) + 64]
     x = soxr.resample(x, RATE * speed, RATE, "LQ")[: int((seconds + v["release"]) * RATE)]
     t = np.arange(len(x)) / RATE
     fade = np.minimum(1, np.maximum(0, (seconds + v["release"] - t) / v["release"]))
@@ -59,12 +60,16 @@ def sampled(v: dict, pitch: float, seconds: float, random: np.random.Generator) 
     if random.random() < v["dull"]:
         spectrum = np.fft.rfft(x) / (1 + 1j * np.fft.rfftfreq(len(x), 1 / RATE) / random.uniform(400, 3000))
         x = np.fft.irfft(spectrum, len(x))
-    return x * fade
+    damped: np.ndarray = x * fade
+    return damped
 
 
 def voice(
-    random: np.random.Generator, bass: bool, sampled_from: dict | None = None, only: list[str] | None = None
-) -> dict:
+    random: np.random.Generator,
+    bass: bool,
+    sampled_from: dict[str, Any] | None = None,
+    only: list[str] | None = None,
+) -> dict[str, Any]:
     """A random instrument."""
     if sampled_from:
         name = str(random.choice(sorted(sampled_from)))
@@ -101,7 +106,7 @@ def voice(
     }
 
 
-def note(v: dict, f0: float, seconds: float, random: np.random.Generator) -> np.ndarray:
+def note(v: dict[str, Any], f0: float, seconds: float, random: np.random.Generator) -> np.ndarray:
     """One note of a voice."""
     n = int((seconds + v["release"]) * RATE)
     t = np.arange(n) / RATE
@@ -137,14 +142,17 @@ def note(v: dict, f0: float, seconds: float, random: np.random.Generator) -> np.
     x += v["sub"] * np.sin(phase / 2 if f0 > 70 else phase)
     x += v["noise"] * random.standard_normal(n) * np.exp(-t / 0.012)
     envelope = np.minimum(1, t / v["attack"]) * (v["sustain"] + (1 - v["sustain"]) * np.exp(-t / v["decay"]))
-    return x * envelope * np.minimum(1, np.maximum(0, (seconds + v["release"] - t) / v["release"]))
+    sound: np.ndarray = (
+        x * envelope * np.minimum(1, np.maximum(0, (seconds + v["release"] - t) / v["release"]))
+    )
+    return sound
 
 
 def line(
     random: np.random.Generator,
     bass: bool,
     seconds: int,
-    sampled_from: dict | None = None,
+    sampled_from: dict[str, Any] | None = None,
     only: list[str] | None = None,
 ) -> np.ndarray:
     """A piece for one instrument."""
@@ -181,7 +189,7 @@ def line(
                 pitches = [pitches[0], pitches[0] + 7, pitches[0] + 12]
             for i, pitch in enumerate(pitches):
                 if v["kind"] == "sampled":
-                    sound = sampled(v, pitch, min(length, 3), random)
+                    sound = sampled(v, float(pitch), min(length, 3), random)
                 else:
                     sound = note(v, 440 * 2 ** ((pitch - 69) / 12), min(length, 3), random)
                 sound = sound * random.uniform(0.6, 1)
@@ -200,12 +208,13 @@ def line(
         out = out + 0.7 * np.interp(np.arange(len(out)) - delay, np.arange(len(out)), out)
     if random.random() < 0.25:
         out = out * (1 - random.uniform(0.4, 0.95) * np.exp(-((t / (4 * step)) % 1) * random.uniform(3, 10)))
-    return 0.8 * out / (np.abs(out).max() + 1e-9)
+    piece: np.ndarray = 0.8 * out / (np.abs(out).max() + 1e-9)
+    return piece
 
 
 def hits(folder: Path) -> dict[str, list[np.ndarray]]:
     """Recorded hits by role, mono, peak 1, without the silence before them."""
-    found = {}
+    found: dict[str, list[np.ndarray]] = {}
     for role in ROLES:
         for path in sorted((folder / role).glob("*.*")):
             x, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -255,7 +264,7 @@ def hit(role: str, random: np.random.Generator) -> np.ndarray:
     noise = np.fft.irfft(spectrum, len(t))
     fall = np.exp(-t / (tau * random.uniform(0.5, 1.2) if role != "kick" else random.uniform(0.002, 0.02)))
     if role in ("snare", "perc") and random.random() < 0.3:  # a clap: several bursts
-        fall = sum(
+        fall = sum(  # type: ignore[assignment]  # of three, so never the 0 of an empty sum
             np.exp(-np.maximum(0, t - d) / (tau if d > 0.02 else 0.006)) * (t >= d) for d in (0, 0.011, 0.023)
         )
     share = {"kick": 0.3, "snare": 1.5, "tom": 0.3, "perc": 0.5}.get(role, 1.5)
@@ -265,7 +274,8 @@ def hit(role: str, random: np.random.Generator) -> np.ndarray:
         np.abs(noise).max() + 1e-9
     )
     x[:20] *= np.linspace(0, 1, 20)
-    return x / np.abs(x).max()
+    scaled: np.ndarray = x / np.abs(x).max()
+    return scaled
 
 
 def beat(
@@ -303,7 +313,8 @@ def beat(
     bar[7, random.choice(16, random.integers(0, 6), replace=False)] = random.random() < 0.5
     ghosts = random.choice([0, 0, 0.12])
     out = np.zeros((seconds + 5) * RATE)
-    ring = {}  # a hit ends the one before it on the same drum, and a closed hat the open one
+    # A hit ends the one before it on the same drum, and a closed hat the open one.
+    ring: dict[str, tuple[int, np.ndarray]] = {}
     for bar_number in range(int(seconds / step / 16) + 1):
         now = bar.copy()
         now[0] = np.where(random.random(16) < 0.04, 1 - now[0], now[0])
@@ -341,7 +352,8 @@ def beat(
         out = out / (np.abs(out).max() + 1e-9) + random.uniform(0.05, 0.5) * wet / (np.abs(wet).max() + 1e-9)
     if random.random() < 0.5:
         out = np.tanh(out / (np.abs(out).max() + 1e-9) * 10 ** random.uniform(0.1, 1))
-    return 0.8 * out / (np.abs(out).max() + 1e-9)
+    piece: np.ndarray = 0.8 * out / (np.abs(out).max() + 1e-9)
+    return piece
 
 
 def main() -> None:
@@ -363,7 +375,7 @@ def main() -> None:
             continue
         random = np.random.default_rng([args.seed, number])
         (args.out / source).mkdir(parents=True, exist_ok=True)
-        recorded = (hits if source == "drums" else instruments)(folder) if folder else None
+        recorded: Any = (hits if source == "drums" else instruments)(folder) if folder else None
         for i in range(round(args.minutes * 2)):
             if source == "drums":
                 piece = beat(random, 30, recorded)

@@ -11,9 +11,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -109,7 +111,7 @@ def copy_priors(priors: Path, to: Path) -> None:
 
 
 @torch.no_grad()
-def densities(priors: Model) -> dict:
+def densities(priors: Model) -> dict[str, Any]:
     """log p(x) / dim of every prior (row) on every wave (column) at each level, with and without log-det."""
     rng = torch.Generator().manual_seed(11)
     x = {wave: toy.notes(wave, NOTES, WINDOW, rng)[:, None] for wave in toy.WAVES}
@@ -141,10 +143,10 @@ def bayes(table: torch.Tensor) -> float:
     return float(right.float().mean())
 
 
-def denoising(priors: Model) -> dict:
+def denoising(priors: Model) -> dict[str, Any]:
     """How far Tweedie's x + sigma^2 score brings a noisy note back, in dB of SDR; and the exact density's."""
     rng = torch.Generator().manual_seed(12)
-    found: dict = {}
+    found: dict[str, Any] = {}
     for wave in toy.WAVES:
         exact = toy.ExactPrior(wave, WINDOW, phases=128)
         x = toy.notes(wave, 32, WINDOW, rng)[:, None]
@@ -226,7 +228,7 @@ def langevin(mixes: torch.Tensor, priors: Model, **changed: object) -> torch.Ten
     return separate_samples(mixes, priors, settings)[:, 0]
 
 
-def chains(mixes: torch.Tensor, of: Model, stems: torch.Tensor, init: str = "mixture") -> dict:
+def chains(mixes: torch.Tensor, of: Model, stems: torch.Tensor, init: str = "mixture") -> dict[str, Any]:
     """Improvements of one chain, of the likeliest of all, and of their mean."""
     config = default_sgld(waveform=True, from_encoder=init == "encoder")
     count = config.chains
@@ -241,14 +243,15 @@ def chains(mixes: torch.Tensor, of: Model, stems: torch.Tensor, init: str = "mix
     }
 
 
-def methods(folder: Path, priors: Model, count: int) -> dict:
+def methods(folder: Path, priors: Model, count: int) -> dict[str, Any]:
     """Name -> a function that gives improvements, by variant where there are several."""
     found = clips(folder, count)
     stems, mixes = windows(found)
     exact = exact_model(priors)
     by_elbo = model.load(folder / "elbo") if (folder / "elbo" / "encoder.safetensors").exists() else None
 
-    def encoder(of: Model) -> torch.Tensor:
+    def encoder(of: Model | None) -> torch.Tensor:
+        assert of is not None
         return separate_samples(mixes, of, Settings(method="encoder"))[:, 0]
 
     table = {
@@ -268,7 +271,7 @@ def methods(folder: Path, priors: Model, count: int) -> dict:
     return table
 
 
-VARIANTS: dict[str, dict] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "as above, 1 chain": {},
     "from sigma 1": {"sigma_max": 1.0},
     "down to sigma 0.2": {"sigma_min": 0.2},
@@ -307,6 +310,7 @@ def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float,
         print(f"{name}: {steps_of(priors, name)} steps, of at most {lengths[name]:g} minutes.")
     cache = priors / "training" / "cache"
     bundled = load_priors("bundled")
+    assert loaded.waveform is not None
     print(f"\nlog p(x), median over {CUTS} cuts of {loaded.waveform.window} samples, nats a sample\n")
     found = kept(folder / "tables" / "music.json", lambda: heard(loaded, recordings, cache))
     print_heard(found, loaded.sources)
@@ -328,14 +332,14 @@ def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float,
 
 
 @torch.no_grad()
-def heard(priors: Model, recordings: Path, cache: Path) -> dict:
+def heard(priors: Model, recordings: Path, cache: Path) -> dict[str, Any]:
     """sigma -> kind of recording -> what each prior says of cuts of it, and how often the right one says most."""
     rng = torch.Generator().manual_seed(14)
     waveform, spectrum = priors.waveform, Spectrum(priors.spectrum)
     rate = waveform.rate if waveform else spectrum.rate
     length = waveform.window if waveform else FRAMES * spectrum.hop
     sigmas = MUSIC_SIGMAS if waveform else MUSIC_SIGMAS[1:]
-    found: dict = {str(sigma): {} for sigma in sigmas}
+    found: dict[str, Any] = {str(sigma): {} for sigma in sigmas}
     for kind in sorted(p.name for p in recordings.iterdir() if p.is_dir()):
         own = priors.sources.index(kind if kind in priors.sources else "rest")
         bank = SampleBank.build([recordings / kind], rate, cache / f"{kind}-{rate}")
@@ -350,7 +354,7 @@ def heard(priors: Model, recordings: Path, cache: Path) -> dict:
     return found
 
 
-def print_heard(found: dict, names: list[str]) -> None:
+def print_heard(found: dict[str, Any], names: list[str]) -> None:
     """A row for each prior, and one for how often the right prior wins."""
     print(head("sigma", "prior", *next(iter(found.values()))))
     for sigma, table in found.items():
@@ -361,7 +365,7 @@ def print_heard(found: dict, names: list[str]) -> None:
 # --- tables and pictures -------------------------------------------------------------------------------
 
 
-def kept(path: Path, make) -> dict:  # noqa: ANN001
+def kept(path: Path, make: Callable[..., Any]) -> Any:
     """What a file holds; made and written where there is none."""
     if not path.exists():
         began = time.process_time()
@@ -391,7 +395,7 @@ def head(*cells: str) -> str:
     return row(*cells) + "\n|" + "---|" * len(cells)
 
 
-def print_densities(found: dict) -> None:
+def print_densities(found: dict[str, Any]) -> None:
     """Bayes accuracy, then the cross-likelihoods."""
     print(head("sigma", "thesis' flow", "ours, log p(x)", "ours without log-det", "the exact densities"))
     for sigma, table in found.items():
@@ -407,19 +411,19 @@ def print_densities(found: dict) -> None:
                 print(row(sigma if i == 0 else "", wave, *cells, *own))
 
 
-def both(table: dict, i: int, k: int) -> str:
+def both(table: dict[str, Any], i: int, k: int) -> str:
     """Median and mean of what prior i says of wave k."""
     return f"{number(table['median'][i][k])} ({number(table['mean'][i][k])})"
 
 
-def print_denoising(found: dict) -> None:
+def print_denoising(found: dict[str, Any]) -> None:
     """SDR of noisy and denoised notes."""
     print(head("sigma", "noisy", "denoised by the flows", "by the exact densities"))
     for sigma in found["flow"]:
         print(row(sigma, *(f"{sum(found[k][sigma]) / 4:.1f}" for k in ("noisy", "flow", "exact"))))
 
 
-def print_separation(found: dict[str, list]) -> None:
+def print_separation(found: dict[str, list[Any]]) -> None:
     """Mean improvement by wave, over all, their median, and how many exceed 10 dB."""
     print(head("method", *toy.WAVES, "mean", "median", "over 10 dB"))
     for name, table in found.items():
@@ -429,7 +433,7 @@ def print_separation(found: dict[str, list]) -> None:
         print(row(name, *(f"{v:.1f}" for v in cells), share))
 
 
-def draw(folder: Path, priors: Model, found: dict) -> None:
+def draw(folder: Path, priors: Model, found: dict[str, Any]) -> None:
     """thesis-likelihood.png and thesis-waves.png beside this file."""
     from matplotlib.figure import Figure
 

@@ -11,6 +11,15 @@ from deepsep.inference.model import Model
 from deepsep.spectral.domain import SpectralDomain
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that drive a browser are slow."""
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker("slow")
+
+
 hypothesis.settings.register_profile("deepsep", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("deepsep")
 

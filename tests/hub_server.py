@@ -99,6 +99,8 @@ class HubServer:
 
     def answer(self, http: BaseHTTPRequestHandler) -> None:
         self.log.append(Request(http.command, http.path, http.headers.get("Range")))
+        if http.path.startswith("/api/models/") and http.path.endswith("?expand=xetEnabled"):  # before 1.0
+            return self.reply(http, {"id": "/".join(http.path.split("/")[3:5]), "xetEnabled": False})
         org, name, verb, revision, file = ([*http.path.lstrip("/").split("/", 4), *[""] * 5])[:5]
         repo = self.repos.get(f"{org}/{name}")
         if repo is None or verb != "resolve":
@@ -162,7 +164,7 @@ class HubServer:
             whole = len(found) == json.loads(body)["size"]
             return self.reply(http, {}) if whole else self.refuse(http, 422, None)
         _, _, org, name, verb, revision = path.lstrip("/").split("/", 5)
-        repo = self.repos.get(f"{org}/{name}")
+        repo = self.repos.get(f"{org}/{name}")  # type: ignore[assignment]  # None is refused at once
         if repo is None:
             return self.refuse(http, 404, "RepoNotFound")
         if verb == "branch":

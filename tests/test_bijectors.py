@@ -1,6 +1,7 @@
 """Every map is what it says: invertible, with the log-determinant of its own Jacobian."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from deepsep.flows.networks import NoiseEmbedding
 from deepsep.spectral.flow import build_flow
 
 EMBEDDING = 5
-NETWORK = dict(hidden=6, layers=2, kernel=3, embedding=EMBEDDING, bound=2.0)
+NETWORK: Any = dict(hidden=6, layers=2, kernel=3, embedding=EMBEDDING, bound=2.0)
 EMPTY = torch.zeros(0)
 SIGMA = torch.tensor([0.2, 1.1], dtype=torch.float64)
 

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -75,12 +76,15 @@ def test_a_new_commit_shows_its_licence_again(server, deepsep, tmp_path):
     assert "licence of the weights: CC-BY-NC-4.0" in err
 
 
-def test_fetching_in_steps_costs_one_more_question(server, tmp_path, monkeypatch):
+def test_fetching_in_steps_costs_at_most_one_more_question(server, tmp_path, monkeypatch):
     hub.resolve(NAME)
     direct = asked(server)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "other"))
     fetch(NAME, quiet=True)
-    assert sorted(asked(server)) == sorted([*direct, ("HEAD", "vocals.safetensors")])
+    stepwise = Counter(asked(server))
+    assert stepwise >= Counter(direct)
+    # none for clients that ask for this file either way
+    assert stepwise - Counter(direct) in (Counter(), Counter([("HEAD", "vocals.safetensors")]))
 
 
 def test_some_sources_only(server, deepsep):

@@ -22,7 +22,6 @@ from deepsep import __version__
 from deepsep.audio import files as audio
 from deepsep.audio.tags import Tags, read_tags, write_tags
 from deepsep.cli import batch as batches
-from deepsep.errors import DeepsepError
 from deepsep.models import hub
 from deepsep.output import encoders, mp4
 
@@ -358,17 +357,20 @@ def test_threads(separate):
 # --- a process of its own
 
 
+@pytest.mark.slow
 def test_stdin(priors, tmp_path):
     song = record(tmp_path / "song.flac")
     words = ("separate", "--priors", priors, "-", "-o", "out", "--json", "--stems", "vocals")
     pipe = subprocess.PIPE
-    run = program(*words, cwd=tmp_path, stdin=song.open("rb"), stdout=pipe, stderr=pipe, text=True)
-    out, err = run.communicate(timeout=60)
+    with song.open("rb") as stdin:
+        run = program(*words, cwd=tmp_path, stdin=stdin, stdout=pipe, stderr=pipe, text=True)
+        out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
     assert json.loads(out)["done"][0]["source"] == "stdin"
     assert len(read(tmp_path / "out/stdin/vocals.wav")) == len(read(song))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_stopped_leaves_nothing_half_done(number, code, priors, tmp_path):
     record(tmp_path / "long.wav", noise(120, 1))
@@ -385,6 +387,7 @@ def test_a_run_that_is_stopped_leaves_nothing_half_done(number, code, priors, tm
     assert tree(tmp_path) == ["long.wav"]
 
 
+@pytest.mark.slow
 def test_long_tracks_tell_how_far_they_are_where_no_person_watches(deepsep, priors, monkeypatch):
     monkeypatch.setattr(batches, "EVERY", 0)
     record(Path("long.wav"), noise(30))
@@ -400,6 +403,7 @@ def test_long_tracks_tell_how_far_they_are_where_no_person_watches(deepsep, prio
     assert deepsep(*words, "-q") == (0, "", "")
 
 
+@pytest.mark.slow
 def test_nobody_reads_stdout(priors, tmp_path):
     record(tmp_path / "song.wav")
     reader, writer = os.pipe()
@@ -412,6 +416,7 @@ def test_nobody_reads_stdout(priors, tmp_path):
     assert tree(tmp_path / "out") == sorted(f"song/{source}.wav" for source in FOUR)
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_progress_and_a_table(priors, tmp_path):
     pty = pytest.importorskip("pty")
     for name in ("one.wav", "[bold]two.wav"):
@@ -445,17 +450,9 @@ def test_a_terminal_gets_progress_and_a_table(priors, tmp_path):
 # --- what comes in the package
 
 
-def bundled():
-    try:
-        return hub.resolve("bundled").folder
-    except DeepsepError:
-        return None
-
-
-@pytest.mark.skipif(bundled() is None, reason="no bundled priors yet")
 @pytest.mark.parametrize("method", ["encoder", "sgld"])
 def test_the_bundled_priors_separate(method, deepsep):
     song = record(Path("song.wav"), noise(1.0, rate=44100), 44100)
     deepsep.good("separate", "song.wav", "-o", "out", *(SHORT if method == "sgld" else ("--method", method)))
-    sources = hub.read_config(bundled())["sources"]
+    sources = hub.read_config(hub.resolve("bundled").folder)["sources"]
     np.testing.assert_allclose(sum(stems_of("out/song", sources)), read(song), atol=1e-5)

@@ -117,6 +117,7 @@ def small(tmp_path_factory):
 # -- what training is for ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_priors_and_encoder_separate_better_than_their_mean_spectra(trained, tmp_path):
     out, said = trained
     assert [code for code, _ in said.values()] == [0, 0, 0], said
@@ -161,6 +162,7 @@ def test_what_was_trained_is_told_and_nothing_half_made_stays(trained, data):
     assert {"SDR tones", "SDR bursts"} < set(config["encoder"]["simulated"])
 
 
+@pytest.mark.slow
 def test_a_prior_that_is_renewed_says_what_becomes_of_the_encoder(trained, data, tmp_path):
     out = tmp_path / "p"
     shutil.copytree(trained[0], out)
@@ -189,6 +191,7 @@ def test_recordings_are_read_once_and_a_changed_folder_leaves_no_old_cache(tmp_p
     assert len(first) == len(second) == 2 and not second & set(first)
 
 
+@pytest.mark.slow
 def test_a_folder_given_twice_or_inside_another_is_heard_once(tmp_path):
     top = tmp_path / "data"
     record(top / "a.wav", bursts(0.6, 1), RATE)
@@ -204,6 +207,7 @@ def test_a_folder_given_twice_or_inside_another_is_heard_once(tmp_path):
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.slow
 def test_contrast_trains_copies_of_priors_on_together(trained, data, tmp_path):
     out, _ = trained
     words = ("--priors", out, data, "--batch", 2, "--frames", 16, "--workers", 0, "--lr", 1e-3)
@@ -235,6 +239,7 @@ def test_contrast_trains_copies_of_priors_on_together(trained, data, tmp_path):
 # -- stopping and going on ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_resume_goes_on(small, tmp_path):
     data = small / "data" / "a"
     words = ("train-prior", "--source", "a", data, "-o", tmp_path / "p", *TINY_FLOW)
@@ -258,6 +263,7 @@ def test_ctrl_c_saves_and_resume_goes_on(small, tmp_path):
     assert note_of(checkpoint)["step"] == step + 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_with_worker_processes_alive_is_one_line(trained, data, tmp_path):
     """As a terminal does it: the signal goes to every process of the group."""
     out = tmp_path / "p"
@@ -278,6 +284,7 @@ def test_ctrl_c_with_worker_processes_alive_is_one_line(trained, data, tmp_path)
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_recordings_are_read_leaves_nothing(tmp_path):
     first = record(tmp_path / "data" / "0.flac", bursts(20, 0)[:, None].repeat(2, 1), RATE)
     for i in range(1, 60):
@@ -301,6 +308,7 @@ def test_ctrl_c_while_recordings_are_read_leaves_nothing(tmp_path):
     assert not (tmp_path / "p").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_a_checkpoint_is_written_waits_for_it(number, code, small, tmp_path, monkeypatch):
     """The file and the config that names it are both whole, and what had been asked for happens then."""

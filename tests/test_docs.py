@@ -17,6 +17,7 @@ from deepsep.models import hub
 
 DOCS = Path(__file__).parents[1] / "docs"
 SPEC = importlib.util.spec_from_file_location("make_cli", DOCS.parent / "scripts" / "make_cli.py")
+assert SPEC is not None and SPEC.loader is not None
 make_cli = importlib.util.module_from_spec(SPEC)
 sys.modules["make_cli"] = make_cli
 SPEC.loader.exec_module(make_cli)
@@ -97,6 +98,7 @@ def test_the_page_says_what_the_program_takes():
     assert declared == built
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "offers"),
     [("pri", "priors"), ("priors down", "download"), ("separate --sk", "--skip-existing")],

@@ -156,6 +156,7 @@ def test_a_song_of_other_instruments_is_refused(tmp_path: Path) -> None:
         only(write_song(tmp_path / "s", {"flute": sounds()["vocals"]}))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_a_stem_file_is_read_alike_by_ffmpeg_and_by_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("av")
@@ -166,7 +167,7 @@ def test_a_stem_file_is_read_alike_by_ffmpeg_and_by_pyav(monkeypatch: pytest.Mon
     assert list(clip.references) == ["vocals", "drums", "bass", "other"]
     assert np.allclose(clip.mixture_ct, np.sum(list(clip.references.values()), 0), atol=1e-5)
     assert any("mastered" in note for note in clip.notes)
-    monkeypatch.setattr(songs.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     again = songs.read(found, ["vocals", "drums", "bass", "other"])
     for name, samples in clip.references.items():
         assert metrics.sdr(samples, again.references[name][:, : samples.shape[1]]) > 60

@@ -32,6 +32,8 @@ from deepsep.progress import Listener
 from deepsep.spectral.domain import SpectralDomain
 from deepsep.waveform.domain import WaveformDomain
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).with_name("golden.json")
 RATE = 16000
 SPECTRUM = SpectrumConfig(rate=RATE, n_fft=256, single_bins=8)

@@ -1,15 +1,20 @@
 """What the bundled weights are scored on, they were not trained on."""
 
+import hashlib
+import re
 from pathlib import Path
 
 import pytest
+import stempeg
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 def recordings(name):
     lines = (DOCS / name).read_text().splitlines()
-    return dict(line.rsplit(" ", 1) for line in lines)
+    found = dict(line.rsplit(" ", 1) for line in lines)
+    assert len(found) == len(lines), "a recording is listed twice"
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,12 @@ def test_the_lists_are_whole(trained, scored):
     assert any("Falcon" in song for song in songs) and {"potassium", "mdn_band"} <= songs
     assert sum(song.startswith("d_") for song in songs) >= 8
     for digest in (*trained.values(), *scored.values()):
-        assert len(digest) == 16 and int(digest, 16) >= 0
+        assert re.fullmatch("[0-9a-f]{16}", digest)  # otherwise no two of them would ever meet
+
+
+def test_digests_are_those_of_the_files(scored):
+    (digest,) = (digest for path, digest in scored.items() if "Falcon" in path)
+    assert hashlib.sha256(Path(stempeg.example_stem_path()).read_bytes()).hexdigest().startswith(digest)
 
 
 def test_no_recording_is_both_trained_and_scored_on(trained, scored):

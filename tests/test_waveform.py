@@ -365,6 +365,7 @@ def command(monkeypatch, capsys):
     return Commands(monkeypatch, capsys)
 
 
+@pytest.mark.slow
 def test_from_recordings_to_stems(command, tmp_path):
     random = np.random.default_rng(0)
     t = np.arange(22050) / 14700

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import constants, file_download
@@ -65,7 +66,7 @@ class Commands:
     def __call__(self, *words) -> tuple[int, str, str]:
         self.monkeypatch.setattr(sys, "argv", ["deepsep", *map(str, words)])
         self.capsys.readouterr()
-        code = 0
+        code: Any = 0
         try:
             cli.main()
         except SystemExit as stop:
