@@ -15,16 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import DeepsepError, MissingExtra
 
 if TYPE_CHECKING:
-    from .api import (
-        Draw,
-        contrast_priors,
-        evaluate,
-        load_priors,
-        sample_prior,
-        separate,
-        train_encoder,
-        train_prior,
-    )
+    from .api import Draw, evaluate, load_priors, sample_prior, separate
     from .config import (
         ContrastTraining,
         EncoderTraining,
@@ -44,6 +35,9 @@ if TYPE_CHECKING:
     from .progress import Listener, Status, TrainResult
     from .spectral.domain import SpectralDomain
     from .spectral.uncertainty import Uncertainty
+    from .training.contrast import contrast_priors
+    from .training.encoder import train_encoder
+    from .training.prior import train_prior
     from .waveform.domain import WaveformDomain
 
 __version__ = "0.1.0"
@@ -106,13 +100,13 @@ LAZY = {
     "WaveformEncoderConfig": ".config",
     "WaveformFlowConfig": ".config",
     "WaveformSgldConfig": ".config",
-    "contrast_priors": ".api",
+    "contrast_priors": ".training.contrast",
     "evaluate": ".api",
     "load_priors": ".api",
     "sample_prior": ".api",
     "separate": ".api",
-    "train_encoder": ".api",
-    "train_prior": ".api",
+    "train_encoder": ".training.encoder",
+    "train_prior": ".training.prior",
 }
 
 

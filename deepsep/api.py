@@ -18,44 +18,30 @@ from numpy.typing import NDArray
 from .audio.files import MAX_CHANNELS
 from .audio.loudness import to_listening_level
 from .config import (
-    ContrastTraining,
-    EncoderTraining,
     Init,
     Method,
-    PriorTraining,
     SgldConfig,
-    SpectralEncoderConfig,
-    SpectralFlowConfig,
-    Start,
-    WaveformEncoderConfig,
-    WaveformFlowConfig,
     changed,
 )
 from .errors import DeepsepError
 from .evaluation import run as scoring
 from .evaluation.results import Results
 from .evaluation.songs import find_songs
-from .inference.domain import Domain, Separation
+from .inference.domain import Separation
 from .inference.model import Model
 from .inference.settings import Settings, choose_method, pick_device
 from .models import folder as folders
 from .models import hub
-from .progress import Listener, TrainResult
 from .separation import measure, separate_blocks
-from .spectral.domain import SpectralDomain
 from .spectral.uncertainty import SpreadMap, Uncertainty
-from .training import contrast, encoder, prior
 
 __all__ = [
     "Draw",
-    "contrast_priors",
     "evaluate",
     "load_priors",
     "sample_prior",
     "separate",
     "settings_for",
-    "train_encoder",
-    "train_prior",
 ]
 
 BLOCK = 1 << 18  # samples that are looked at together
@@ -127,11 +113,11 @@ def settings_for(
     config = model.domain.sgld(
         draws=draws is not None, uncertainty=uncertainty, from_encoder=start == "encoder"
     )
-    if isinstance(sgld, SgldConfig):
-        config = sgld
-    elif sgld:
+    if isinstance(sgld, Mapping):
         sgld = {name: value for name, value in sgld.items() if value is not None}
         config = changed(config, sgld)
+    elif sgld is not None:
+        config = sgld
     if sgld and chosen == "encoder":
         raise DeepsepError('sgld does nothing for the encoder; add method="sgld", or leave it out')
     if (draws or uncertainty) and chosen == "sgld" and config.temperature == 0:
@@ -345,107 +331,3 @@ def evaluate(
     places = [songs] if isinstance(songs, (str, PathLike)) else songs
     found = [song for place in places for song in find_songs(Path(place))]
     return scoring.evaluate(found, model, how, on_progress=on_progress)
-
-
-def train_prior(
-    source: str,
-    data: Place | Sequence[Place],
-    out: Place,
-    *,
-    domain: Domain | None = None,
-    flow: SpectralFlowConfig | WaveformFlowConfig | None = None,
-    training: PriorTraining | None = None,
-    licence: str = "unspecified",
-    start: Start = "new",
-    listener: Listener | None = None,
-) -> TrainResult:
-    """Train one instrument's prior on folders of its solo recordings, and write it into the priors folder `out`.
-
-    Args:
-        source: the instrument's name.
-        data: one folder or several of different origin.
-        out: the priors folder; made if it is not there.
-        domain: what the prior is a density of; by default log band powers, SpectralDomain().
-        flow: the network's shape, by default the domain's.
-        training: how long, at which rate, from which seed.
-        licence: of the trained weights, for the model card.
-        start: "new", or what to do with a training that is there: "resume" or "overwrite".
-        listener: what is called while it runs. Ctrl-C saves and ends the run.
-
-    Raises DeepsepError for folders without audio and settings that do not fit, before any recording is read.
-
-    >>> import deepsep, numpy, soundfile, tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> soundfile.write(folder.name + "/hiss.wav", numpy.random.default_rng(0).normal(0, 0.1, 88200), 44100)
-    >>> small = deepsep.SpectralFlowConfig(steps=1, hidden=4, layers=1)
-    >>> run = deepsep.PriorTraining(steps=2, batch=2, frames=16)
-    >>> result = deepsep.train_prior("hiss", folder.name, folder.name + "/priors", flow=small, training=run)
-    >>> result.finished, result.status.step
-    (True, 2)
-    >>> deepsep.load_priors(folder.name + "/priors").sources
-    ['hiss']
-    """
-    domain = domain or SpectralDomain()
-    return prior.train_prior(
-        source, folders_of(data), Path(out), domain=domain, flow=flow or domain.flow_config({}),
-        training=training or PriorTraining(), licence=licence, start=start, listener=listener,
-    )  # fmt: skip
-
-
-def train_encoder(
-    priors: Place,
-    data: Mapping[str, Place | Sequence[Place]],
-    *,
-    network: SpectralEncoderConfig | WaveformEncoderConfig | None = None,
-    training: EncoderTraining | None = None,
-    start: Start = "new",
-    listener: Listener | None = None,
-) -> TrainResult:
-    """Train the amortized posterior of a priors folder, and write it there.
-
-    Args:
-        priors: the priors folder.
-        data: source -> one folder of solo recordings or several, for each source of the folder.
-        network: the network's shape, by default that of the priors' domain.
-        training: the objective, how long, at which rate, from which seed.
-        start, listener: as in `train_prior`.
-
-    Raises DeepsepError as `train_prior` does, and for sources without recordings.
-    """
-    priors = Path(priors)
-    shape = network or folders.domain_of(folders.read_config(priors)).encoder_config({})
-    return encoder.train_encoder(
-        priors, {s: folders_of(d) for s, d in data.items()}, network=shape,
-        training=training or EncoderTraining(), start=start, listener=listener,
-    )  # fmt: skip
-
-
-def contrast_priors(
-    priors: Place,
-    data: Mapping[str, Place | Sequence[Place]],
-    out: Place,
-    *,
-    training: ContrastTraining | None = None,
-    start: Start = "new",
-    listener: Listener | None = None,
-) -> TrainResult:
-    """Train the priors of a folder against one another, so that Langevin tells them apart, and write them to `out`.
-
-    Args:
-        priors: the folder to start from; it stays as it is.
-        data: as in `train_encoder`.
-        out: another folder, for the new priors.
-        training: how long, at which rate, from which seed.
-        start, listener: as in `train_prior`.
-
-    Raises DeepsepError as `train_encoder` does, for priors of samples, and for a single prior.
-    """
-    return contrast.contrast_priors(
-        Path(priors), {s: folders_of(d) for s, d in data.items()}, Path(out),
-        training=training or ContrastTraining(), start=start, listener=listener,
-    )  # fmt: skip
-
-
-def folders_of(data: Place | Sequence[Place]) -> list[Path]:
-    """One folder or several as a list."""
-    return [Path(data)] if isinstance(data, (str, PathLike)) else [Path(place) for place in data]

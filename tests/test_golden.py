@@ -15,6 +15,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+import deepsep
 from deepsep import api
 from deepsep.config import (
     ContrastTraining,
@@ -83,16 +84,16 @@ def spectral(folder, found):
     flow = SpectralFlowConfig(channels=BANDS, steps=3, hidden=8, layers=2)
     for source in data:
         found[f"spectral prior {source}"] = figures_of(
-            api.train_prior, source, data[source], folder / "bands", flow=flow,
+            deepsep.train_prior, source, data[source], folder / "bands", flow=flow,
             domain=SpectralDomain(spectrum=SPECTRUM), training=PriorTraining(frames=32, score_weight=0.1, **TEN),
         )  # fmt: skip
     net = SpectralEncoderConfig(bands=BANDS, widths=(4, 8), bottleneck=4, deep=1, context=36)
     found["spectral encoder"] = figures_of(
-        api.train_encoder, folder / "bands", data, network=net,
+        deepsep.train_encoder, folder / "bands", data, network=net,
         training=EncoderTraining(frames=32, workers=0, **TEN),
     )  # fmt: skip
     found["contrast"] = figures_of(
-        api.contrast_priors, folder / "bands", data, folder / "sharper",
+        deepsep.contrast_priors, folder / "bands", data, folder / "sharper",
         training=ContrastTraining(frames=32, workers=0, ema=0.999, **TEN),
     )  # fmt: skip
     for place in ("bands/low", "bands/high", "bands/encoder", "sharper/low", "sharper/high"):
@@ -106,13 +107,13 @@ def waveform(folder, found):
     flow = WaveformFlowConfig(squeeze=(8, 2), flows=2, hidden=8, layers=2, mask="alternate", bands=BANDS)
     for source in data:
         found[f"waveform prior {source}"] = figures_of(
-            api.train_prior, source, data[source], folder / "samples", flow=flow,
+            deepsep.train_prior, source, data[source], folder / "samples", flow=flow,
             domain=WaveformDomain(waveform=WaveformConfig(rate=8000), spectrum=SPECTRUM),
             training=PriorTraining(score_weight=0.1, **TEN),
         )  # fmt: skip
     net = WaveformEncoderConfig(squeeze=8, hidden=8, layers=3, cycle=2)
     found["waveform encoder"] = figures_of(
-        api.train_encoder, folder / "samples", data, network=net, training=EncoderTraining(**TEN)
+        deepsep.train_encoder, folder / "samples", data, network=net, training=EncoderTraining(**TEN)
     )
     for name in ("low", "high", "encoder"):
         found[f"weights samples/{name}"] = weights_of(folder / "samples" / f"{name}.safetensors")

@@ -14,11 +14,13 @@ PACKAGE = Path(deepsep.__file__).parent
 ORDER = """
     errors
     config
+    progress
     audio
     recordings
     flows
     inference
-    spectral waveform
+    spectral
+    waveform
     models
     separation
     training

@@ -8,8 +8,6 @@ import pytest
 import stempeg
 
 import deepsep
-from deepsep.evaluation.results import evaluate
-from deepsep.evaluation.songs import find_songs
 from deepsep.models import hub
 
 SOURCES = ["vocals", "drums", "bass", "other"]
@@ -19,7 +17,8 @@ FLOORS = {"vocals": 3.0, "drums": 6.0, "bass": 3.0, "other": 1.5}  # dB of SDR t
 def score(folder, *methods):
     """SDR in dB of each method on the song that comes with stempeg: {method: {source: dB, "mean": dB}}."""
     model = deepsep.load_priors(str(folder), device="cpu")
-    results = evaluate(find_songs(stempeg.example_stem_path()), model, methods)
+    how = deepsep.Evaluation(methods=methods)
+    results = deepsep.evaluate(stempeg.example_stem_path(), priors=model, how=how)
     assert results.sources == SOURCES
     return {
         method: {source: results.mean(method, source=source) for source in SOURCES}

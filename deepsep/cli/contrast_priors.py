@@ -70,11 +70,11 @@ def contrast_priors(
         likelihood_weight=likelihood_weight, workers=workers,
     )  # fmt: skip
     with training_display("contrast", quiet) as display:
-        from .. import api
         from ..models import folder
+        from ..training.contrast import contrast_priors as run
 
         set_threads(threads)
-        result = api.contrast_priors(
+        result = run(
             priors, source_folders(data, folder.read_config(priors)["sources"]), out, training=training,
             start=start_of(resume, overwrite), listener=display.listener,
         )  # fmt: skip

@@ -139,13 +139,13 @@ def train_encoder(
         objective=objective, elbo_weight=elbo_weight, mixtures=mixtures, workers=workers,
     )  # fmt: skip
     with training_display("encoder", quiet) as display:
-        from .. import api
         from ..models import folder
+        from ..training.encoder import train_encoder as run
 
         set_threads(threads)
         known = folder.read_config(priors)
         refuse_other_domains(context, OPTIONS, known["domain"])
-        result = api.train_encoder(
+        result = run(
             priors, source_folders(data, known["sources"]), network=networks[known["domain"]],
             training=training, start=start_of(resume, overwrite), listener=display.listener,
         )  # fmt: skip

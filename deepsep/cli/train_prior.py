@@ -177,10 +177,10 @@ def train_prior(
         score_weight=score_weight,
     )  # fmt: skip
     with training_display(f"prior of {source}", quiet) as display:
-        from .. import api
+        from ..training.prior import train_prior as run
 
         set_threads(threads)
-        result = api.train_prior(
+        result = run(
             source, data, out, domain=DOMAINS[domain](context.params), flow=flow, training=training,
             licence=licence, start=start_of(resume, overwrite), listener=display.listener,
         )  # fmt: skip

@@ -196,3 +196,8 @@ class WaveformEncoderConfig:
     def __post_init__(self) -> None:
         if min(self.squeeze, self.hidden, self.layers, self.cycle, self.kernel) < 1:
             raise DeepsepError("a waveform encoder needs 1 or more layers, hidden units and samples a frame")
+
+    @property
+    def multiple(self) -> int:
+        """What the number of samples must be a multiple of."""
+        return self.squeeze

@@ -81,7 +81,8 @@ class Flow(nn.Module):
         """The same of the Gaussian that the flow was before its steps were trained."""
         sigma_b = self.levels(x_bdn, sigma)
         z, ladj = self.whitening(self.squeeze(x_bdn, sigma_b)[0], sigma_b)
-        return ladj + standard_normal(z)
+        total: Tensor = ladj + standard_normal(z)
+        return total
 
     @torch.no_grad()
     def sample(

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,9 +16,16 @@ from ..audio.loudness import Loudness
 from ..errors import DeepsepError
 from ..progress import Listener
 
-__all__ = ["Folders", "cached", "contents", "file_rms", "find_audio", "gather"]
+__all__ = ["Folders", "Place", "cached", "contents", "file_rms", "find_audio", "folders_of", "gather"]
+
+Place = str | PathLike[str]
 
 Folders = Sequence[Path]  # of recordings; each is drawn from by the cube root of its length
+
+
+def folders_of(data: Place | Sequence[Place]) -> list[Path]:
+    """One folder or several as a list."""
+    return [Path(data)] if isinstance(data, (str, PathLike)) else [Path(place) for place in data]
 
 
 def find_audio(folder: Path) -> list[Path]:

@@ -212,7 +212,7 @@ class SpectralDomain:
 
     def check_training(self, training: TrainConfig, network: Any = None) -> None:
         """See `Domain`."""
-        multiple = network.multiple if isinstance(network, SpectralEncoderConfig) else 1
+        multiple = 1 if network is None else network.multiple
         if training.frames is not None and training.frames % multiple:
             raise DeepsepError(f"the frames of an example must be a multiple of {multiple}")
 

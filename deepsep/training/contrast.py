@@ -19,6 +19,7 @@ from ..flows.flow import Flow
 from ..inference.domain import TaskRun
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
+from ..recordings.files import Place, folders_of
 from .loop import Run, train
 from .runs import (
     check_data,
@@ -34,24 +35,32 @@ __all__ = ["contrast_priors"]
 
 
 def contrast_priors(
-    priors: Path,
-    data: Mapping[str, Sequence[Path]],
-    out: Path,
+    priors: Place,
+    data: Mapping[str, Place | Sequence[Place]],
+    out: Place,
     *,
-    training: ContrastTraining,
+    training: ContrastTraining | None = None,
     start: Start = "new",
     listener: Listener | None = None,
 ) -> TrainResult:
-    """Train the priors of a folder against one another, and write them into the folder `out`.
+    """Train the priors of a folder against one another, so that Langevin tells them apart, and write them to `out`.
 
-    `data` has folders of solo recordings for each source. Raises DeepsepError as `train_encoder` does, for priors of
-    samples, and for a single prior.
+    Args:
+        priors: the folder to start from; it stays as it is.
+        data: as in `train_encoder`.
+        out: another folder, for the new priors.
+        training: how long, at which rate, from which seed.
+        start, listener: as in `train_prior`.
+
+    Raises DeepsepError as `train_encoder` does, for priors of samples, and for a single prior.
     """
-    listener = listener or Listener()
+    training, listener = training or ContrastTraining(), listener or Listener()
+    priors, out = Path(priors), Path(out)
+    solos = {source: folders_of(places) for source, places in data.items()}
     if out.resolve() == priors.resolve():
         raise DeepsepError(f"{out}: holds the priors to start from; choose another output folder")
     model = folders.load(priors, encoder=False)
-    check_data(model, priors, data)
+    check_data(model, priors, solos)
     model.domain.check_training(training)
     if not model.domain.can_contrast:
         raise DeepsepError(
@@ -65,11 +74,11 @@ def contrast_priors(
     identity = {"kind": "contrast", "sources": model.sources, "flows": shapes}
     if start == "new" and (out / "config.json").exists():
         raise DeepsepError(f"{out}: holds priors; --resume goes on with them, --overwrite starts afresh")
-    remarks, before = prepare(out, "contrast", identity, [data[s] for s in model.sources], start, listener)
+    remarks, before = prepare(out, "contrast", identity, [solos[s] for s in model.sources], start, listener)
     rng = torch.Generator().manual_seed(training.seed)
     cache = out / "training" / "cache"
     with remove_empty_folders_on_error(cache, out):
-        task = model.domain.contrast_task(model, data, training, TaskRun(cache, rng, listener, before))
+        task = model.domain.contrast_task(model, solos, training, TaskRun(cache, rng, listener, before))
     task = named_by_source(task, model.sources)
     sigmas = model.domain.sigmas
     bits_before = {s: held_out_bits(flow, task.solos[s], sigmas) for s, flow in model.priors.items()}

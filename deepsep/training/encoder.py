@@ -19,6 +19,7 @@ from ..inference.domain import TaskRun
 from ..inference.encoder import AmortizedPosterior
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
+from ..recordings.files import Place, folders_of
 from .loop import Run, train
 from .runs import check_data, describe, fresh_weights, prepare, round_figures
 from .stems import named_by_source
@@ -27,33 +28,42 @@ __all__ = ["train_encoder"]
 
 
 def train_encoder(
-    priors: Path,
-    data: Mapping[str, Sequence[Path]],
+    priors: Place,
+    data: Mapping[str, Place | Sequence[Place]],
     *,
-    network: SpectralEncoderConfig | WaveformEncoderConfig,
-    training: EncoderTraining,
+    network: SpectralEncoderConfig | WaveformEncoderConfig | None = None,
+    training: EncoderTraining | None = None,
     start: Start = "new",
     listener: Listener | None = None,
 ) -> TrainResult:
-    """Train q(x_1..x_K | m) for the sources of a priors folder, and write it there.
+    """Train the amortized posterior q(x_1..x_K | m) of a priors folder, and write it there.
 
-    `training.objective`: "simulated" (mixtures of independently drawn sources, sources known), "elbo" (thesis Eq. 13
-    under the fixed priors, sources never looked at) or "both". Songs in `training.mixtures` take the simulated
-    mixtures' place in the ELBO. Raises DeepsepError as `train_prior` does, and for sources without recordings.
+    Args:
+        priors: the priors folder.
+        data: source -> one folder of solo recordings or several, for each source of the priors folder.
+        network: the network's shape, by default that of the priors' domain.
+        training: how long, at which rate, from which seed, and the objective: "simulated" (mixtures of independently
+            drawn sources, which are known), "elbo" (thesis Eq. 13 under the fixed priors, sources never looked at)
+            or "both". Songs in `training.mixtures` take the simulated mixtures' place in the ELBO.
+        start, listener: as in `train_prior`.
+
+    Raises DeepsepError as `train_prior` does, and for sources without recordings.
     """
-    listener = listener or Listener()
+    training, listener, priors = training or EncoderTraining(), listener or Listener(), Path(priors)
     model = folders.load(priors, encoder=False)
-    check_data(model, priors, data)
+    network = network or model.domain.encoder_config({})
+    solos = {source: folders_of(places) for source, places in data.items()}
+    check_data(model, priors, solos)
     model.domain.check_training(training, network)
     with fresh_weights(training.seed):
         encoder = model.domain.build_encoder(network, len(model.sources))
     identity: dict[str, Any] = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
     checkpoint = priors / "training" / "encoder.safetensors"
-    remarks, before = prepare(priors, "encoder", identity, [data[s] for s in model.sources], start, listener)
+    remarks, before = prepare(priors, "encoder", identity, [solos[s] for s in model.sources], start, listener)
     rng = torch.Generator().manual_seed(training.seed)
     task = named_by_source(
         model.domain.encoder_task(
-            model, data, training, TaskRun(priors / "training" / "cache", rng, listener, before)
+            model, solos, training, TaskRun(priors / "training" / "cache", rng, listener, before)
         ),
         model.sources,
     )

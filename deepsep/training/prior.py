@@ -15,6 +15,8 @@ from ..inference.domain import Domain, Task
 from ..inference.losses import prior_loss
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
+from ..recordings.files import Place, folders_of
+from ..spectral.domain import SpectralDomain
 from .loop import Run, train
 from .runs import (
     describe,
@@ -31,25 +33,52 @@ __all__ = ["train_prior"]
 SCORE_EVERY = 3  # steps to one with score matching, on average
 
 
+def default_domain() -> Domain:
+    """Log band powers."""
+    return SpectralDomain()
+
+
 def train_prior(
     source: str,
-    data: Sequence[Path],
-    out: Path,
+    data: Place | Sequence[Place],
+    out: Place,
     *,
-    domain: Domain,
-    flow: SpectralFlowConfig | WaveformFlowConfig,
-    training: PriorTraining,
+    domain: Domain | None = None,
+    flow: SpectralFlowConfig | WaveformFlowConfig | None = None,
+    training: PriorTraining | None = None,
     licence: str = "unspecified",
     start: Start = "new",
     listener: Listener | None = None,
 ) -> TrainResult:
-    """Train one instrument's flow on folders of its solo recordings, and write it into the priors folder `out`.
+    """Train one instrument's prior on folders of its solo recordings, and write it into the priors folder `out`.
 
-    Raises DeepsepError for folders without audio, a flow that does not fit the domain, a folder of another format or
-    domain or that has this prior already (see `start`), or a checkpoint of another configuration; all before any
-    recording is read.
+    Args:
+        source: the instrument's name.
+        data: one folder or several of different origin.
+        out: the priors folder; made if it is not there.
+        domain: what the prior is a density of; by default log band powers, SpectralDomain().
+        flow: the network's shape, by default the domain's.
+        training: how long, at which rate, from which seed.
+        licence: of the trained weights, for the model card.
+        start: "new", or what to do with a training that is there: "resume" or "overwrite".
+        listener: what is called while it runs. Ctrl-C saves and ends the run.
+
+    Raises DeepsepError for folders without audio and settings that do not fit, before any recording is read.
+
+    >>> import deepsep, numpy, soundfile, tempfile
+    >>> small = deepsep.SpectralFlowConfig(steps=1, hidden=4, layers=1)
+    >>> run = deepsep.PriorTraining(steps=2, batch=2, frames=16)
+    >>> hiss = numpy.random.default_rng(0).normal(0, 0.1, 88200)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     soundfile.write(folder + "/hiss.wav", hiss, 44100)
+    ...     result = deepsep.train_prior("hiss", folder, folder + "/priors", flow=small, training=run)
+    ...     print(result.finished, result.status.step, deepsep.load_priors(folder + "/priors").sources)
+    True 2 ['hiss']
     """
-    listener = listener or Listener()
+    training, listener = training or PriorTraining(), listener or Listener()
+    recordings, out = folders_of(data), Path(out)
+    domain = default_domain() if domain is None else domain
+    flow = flow or domain.flow_config({})
     folders.check_name(source)
     domain.check_training(training, flow)
     folders.check_domain(out, domain)
@@ -58,7 +87,7 @@ def train_prior(
         prior = domain.build_flow(flow, rng)
     identity: dict[str, Any] = {"kind": "prior", "source": source, "flow": to_dict(flow)}
     identity |= {k: v for k, v in domain.to_config().items() if k != "domain"}
-    remarks, _ = prepare(out, source, identity, [data], start, listener)
+    remarks, _ = prepare(out, source, identity, [recordings], start, listener)
     if listener.note and source in encoder_sources(out):
         listener.note(
             f"note: the encoder in {out} learnt beside the former prior of {source} and stays as it is; "
@@ -66,7 +95,7 @@ def train_prior(
         )
     cache = out / "training" / "cache" / source
     with remove_empty_folders_on_error(cache, out):
-        examples = domain.examples(data, training, cache, rng, listener)
+        examples = domain.examples(recordings, training, cache, rng, listener)
     if start != "resume":
         domain.initialise(prior, examples, rng)
 
@@ -79,7 +108,7 @@ def train_prior(
     def save(average: Flow, status: Status) -> None:
         about = {
             "licence": licence,
-            "data": {"hours": round(examples.hours, 3), "folders": [p.name for p in data]},
+            "data": {"hours": round(examples.hours, 3), "folders": [p.name for p in recordings]},
             "training": describe(training, status.step, score_weight=training.score_weight),
             "held_out": round_figures(status.held_out),
         }

@@ -208,9 +208,9 @@ class WaveformDomain:
             raise DeepsepError(
                 "examples of samples are as long as the waveform's window; leave the frames out"
             )
-        if isinstance(network, WaveformFlowConfig) and self.waveform.window % network.multiple:
+        if network is not None and self.waveform.window % network.multiple:
             raise DeepsepError(
-                f"the samples of an example must be a multiple of {network.multiple}, the flow's squeeze"
+                f"the window of the waveform must be a multiple of {network.multiple} samples, the network's squeeze"
             )
 
     def examples(
