@@ -201,3 +201,12 @@ def test_an_encoder_of_other_sources_is_left_out(folder, model):
     save_encoder(folder, other, ["vocals", "bass"], {})
     assert load(folder).encoder is None
     assert load(folder, sources=["vocals", "bass"]).encoder is not None
+
+
+def test_a_model_is_copied_to_another_device_and_stays_where_it_is(model):
+    elsewhere = model.to("meta")
+    for module in (*elsewhere.priors.values(), elsewhere.encoder):
+        assert {p.device.type for p in module.parameters()} == {"meta"}
+    for module in (*model.priors.values(), model.encoder):
+        assert {p.device.type for p in module.parameters()} == {"cpu"}
+    assert model.to("cpu") is model and elsewhere.domain is model.domain

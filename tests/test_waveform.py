@@ -12,6 +12,7 @@ from conftest import shake
 from tiny import Commands
 
 from deepsep.config import (
+    SpectrumConfig,
     WaveformConfig,
     WaveformEncoderConfig,
     WaveformFlowConfig,
@@ -175,6 +176,13 @@ def test_settings_that_make_no_flow_are_refused():
             WaveformFlowConfig(**wrong)
     whole = flow(**SHAPES["either mask in turn, splits"])
     assert from_dict(WaveformFlowConfig, json.loads(json.dumps(to_dict(whole)))) == whole
+
+
+def test_a_flow_with_bands_of_another_spectrum_is_refused_before_it_is_built():
+    domain = WaveformDomain(spectrum=SpectrumConfig(rate=16000, n_fft=256, single_bins=8))
+    with pytest.raises(DeepsepError, match="the flow has 293 bands, the spectrum 32"):
+        domain.build_flow(flow(squeeze=(4,), flows=1))
+    assert domain.build_flow(flow(squeeze=(4,), flows=1, bands=32)).mean_spectrum.shape == (32,)
 
 
 # --- one sampler for both domains ----------------------------------------------------------------------

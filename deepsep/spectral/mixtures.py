@@ -116,7 +116,7 @@ def mixtures(gram: Tensor, gains: Tensor, source: Tensor, stems: int, count_d: T
         mix,
         (left + right).reshape(-1, *shape),
         cross.sum(1).reshape(*own.shape[:2], *shape),
-        own.reshape(*own.shape[:2], *shape),
+        own.clamp_min(0).reshape(*own.shape[:2], *shape),  # parts that cancel leave rounding errors
     )
 
 
