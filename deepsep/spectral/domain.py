@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,32 +62,17 @@ INIT_SIGMA = 0.3  # noise level at which ActNorms are initialised
 class SpectralDomain:
     """Priors of x, the log band powers of an STFT (see `inference.domain.Domain`)."""
 
-    spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
+    name: ClassVar[str] = "spectral"
+    half: ClassVar[bool] = True
+    can_contrast: ClassVar[bool] = True
+    sigmas: ClassVar[Sequence[float]] = (0.1, 0.3, 1.0)
 
-    @property
-    def name(self) -> str:
-        """See `Domain`."""
-        return "spectral"
+    spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
 
     @property
     def rate(self) -> int:
         """See `Domain`."""
         return self.spectrum.rate
-
-    @property
-    def half(self) -> bool:
-        """See `Domain`."""
-        return True
-
-    @property
-    def can_contrast(self) -> bool:
-        """See `Domain`."""
-        return True
-
-    @property
-    def sigmas(self) -> Sequence[float]:
-        """See `Domain`."""
-        return (0.1, 0.3, 1.0)
 
     def to_config(self) -> dict[str, Any]:
         """See `Domain`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -59,33 +59,18 @@ TEST_STRETCHES = 64
 class WaveformDomain:
     """Priors of samples at a rate of their own (see `inference.domain.Domain`)."""
 
+    name: ClassVar[str] = "waveform"
+    half: ClassVar[bool] = False  # samples are predicted to a hundredth, half precision is too coarse
+    can_contrast: ClassVar[bool] = False
+    sigmas: ClassVar[Sequence[float]] = (0.01, 0.129, 1.0)
+
     waveform: WaveformConfig = field(default_factory=WaveformConfig)
     spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
-
-    @property
-    def name(self) -> str:
-        """See `Domain`."""
-        return "waveform"
 
     @property
     def rate(self) -> int:
         """See `Domain`."""
         return self.waveform.rate
-
-    @property
-    def half(self) -> bool:
-        """See `Domain`: samples are predicted to a hundredth, half precision is too coarse."""
-        return False
-
-    @property
-    def can_contrast(self) -> bool:
-        """See `Domain`."""
-        return False
-
-    @property
-    def sigmas(self) -> Sequence[float]:
-        """See `Domain`."""
-        return (0.01, 0.129, 1.0)
 
     def to_config(self) -> dict[str, Any]:
         """See `Domain`."""
