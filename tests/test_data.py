@@ -11,7 +11,7 @@ import torch
 from deepsep.config import SpectrumConfig
 from deepsep.errors import DeepsepError
 from deepsep.progress import Listener
-from deepsep.recordings.banks import SampleBank
+from deepsep.recordings.banks import Bank, SampleBank
 from deepsep.recordings.files import find_audio
 from deepsep.spectral.mixtures import cleared, equaliser, gram_sums, mixtures, random_gains, simulate, stretch
 from deepsep.spectral.powers import SPEEDS, PowerBank
@@ -100,6 +100,23 @@ def test_silent_recordings_are_left_out_and_silence_alone_is_an_error(kind, fold
     tone(tmp_path / "mute" / "silent.wav", 100, level=0)
     with pytest.raises(DeepsepError, match="silent"):
         build(kind, [tmp_path / "mute"], tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", [PowerBank, SampleBank])
+def test_a_bank_is_a_bank_whatever_it_holds(kind, tmp_path):
+    """Hours of recordings, parts that are held out, endless batches that depend on the generator alone."""
+    for i in range(3):
+        tone(tmp_path / "in" / f"{i}.wav", 300 + 100 * i, 50.0)
+    bank: Bank = build(kind, [tmp_path / "in"], tmp_path / "cache")
+    assert bank.hours == pytest.approx(150 / 3600, rel=0.01)
+    train, test = bank.split(0.2)
+    assert train.hours + test.hours == pytest.approx(bank.hours, rel=0.01)
+    assert 0 < test.hours < train.hours
+    for vary in (False, True):
+        rng = torch.Generator().manual_seed(4)
+        first, second = (next(train.batches(3, 24, rng, vary=vary)) for _ in range(2))
+        assert first.shape[::2] == (3, 24) and first.isfinite().all() and not torch.equal(first, second)
+        assert torch.equal(next(train.batches(3, 24, rng.manual_seed(4), vary=vary)), first)
 
 
 def test_a_power_bank_lets_no_folder_drown_another(folders, tmp_path):

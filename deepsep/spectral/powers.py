@@ -65,8 +65,8 @@ class PowerBank:
 
     @property
     def hours(self) -> float:
-        """See `Bank`: of the recordings as they are, at no other speed."""
-        frames = int(self.pieces[:: len(SPEEDS), 1].sum())
+        """See `Bank`: each recording counts once, not at every speed."""
+        frames = float(self.pieces[:, 1].sum()) / sum(1 / speed for speed in SPEEDS)
         return frames * self.spectrum.hop / self.spectrum.rate / 3600
 
     def split(self, held_out: float) -> tuple[PowerBank, PowerBank]:

@@ -53,6 +53,21 @@ def contrast_priors(
         start, listener: as in `train_prior`.
 
     Raises DeepsepError as `train_encoder` does, for priors of samples, and for a single prior.
+
+    >>> import deepsep, numpy, soundfile, tempfile
+    >>> flow = deepsep.SpectralFlowConfig(steps=1, hidden=4, layers=1)
+    >>> quick = {"steps": 1, "batch": 2, "frames": 16}
+    >>> random = numpy.random.default_rng(0)
+    >>> with tempfile.TemporaryDirectory() as top:
+    ...     data = {"hiss": top + "/hiss.wav", "hum": top + "/hum.wav"}
+    ...     for source, file in data.items():
+    ...         soundfile.write(file, random.normal(0, 0.1, 88200), 44100)
+    ...         run = deepsep.PriorTraining(**quick)
+    ...         result = deepsep.train_prior(source, file, top + "/priors", flow=flow, training=run)
+    ...     run = deepsep.ContrastTraining(workers=0, **quick)
+    ...     result = deepsep.contrast_priors(top + "/priors", data, top + "/sharper", training=run)
+    ...     print(result.status.step, deepsep.load_priors(top + "/sharper").sources)
+    1 ['hiss', 'hum']
     """
     training, listener = training or ContrastTraining(), listener or Listener()
     priors, out = Path(priors), Path(out)

@@ -48,6 +48,22 @@ def train_encoder(
         start, listener: as in `train_prior`.
 
     Raises DeepsepError as `train_prior` does, and for sources without recordings.
+
+    >>> import deepsep, numpy, soundfile, tempfile
+    >>> flow = deepsep.SpectralFlowConfig(steps=1, hidden=4, layers=1)
+    >>> quick = {"steps": 1, "batch": 2, "frames": 16}
+    >>> random = numpy.random.default_rng(0)
+    >>> with tempfile.TemporaryDirectory() as top:
+    ...     data = {"hiss": top + "/hiss.wav", "hum": top + "/hum.wav"}
+    ...     for source, file in data.items():
+    ...         soundfile.write(file, random.normal(0, 0.1, 88200), 44100)
+    ...         run = deepsep.PriorTraining(**quick)
+    ...         result = deepsep.train_prior(source, file, top + "/priors", flow=flow, training=run)
+    ...     net = deepsep.SpectralEncoderConfig(widths=(4,), bottleneck=2, deep=0)
+    ...     run = deepsep.EncoderTraining(workers=0, **quick)
+    ...     result = deepsep.train_encoder(top + "/priors", data, network=net, training=run)
+    ...     print(result.finished, deepsep.load_priors(top + "/priors").encoder is not None)
+    True True
     """
     training, listener, priors = training or EncoderTraining(), listener or Listener(), Path(priors)
     model = folders.load(priors, encoder=False)
