@@ -160,7 +160,7 @@ def test_held_out_stretches_are_heard_at_no_speed():
     starts = np.concatenate([[0], np.cumsum(lengths)])
     pieces = np.stack([starts[:-1], lengths, np.zeros(9, int)], 1)
     bank = PowerBank(np.zeros((starts[-1], 2), np.float16), pieces, SPECTRUM)
-    assert bank.hours == pytest.approx((31000 + 700 + 9000) * SPECTRUM.hop / RATE / 3600)
+    assert bank.hours == pytest.approx((31000 + 700 + 9000) * SPECTRUM.hop / RATE / 3600, rel=1e-4)
     train, test = ([(s, s + n, g) for s, n, g in part.pieces] for part in bank.split(0.15))
     assert sum(e - s for s, e, _ in train + test) == starts[-1]
     assert 0.05 < sum(e - s for s, e, _ in test) / starts[-1] < 0.3
