@@ -149,16 +149,16 @@ def test_sizes_for_people():
 # --- what separate and sample use
 
 
-def test_pinned_priors_are_assembled_without_a_request(server, deepsep, folder, capsys):
+def test_pinned_priors_are_loaded_without_a_request(server, deepsep, folder, capsys):
     local = str(folder)
     base, others = pin(NAME, {"drums": NAME, "vocals": local})
     commit = server.repos[NAME].refs["main"]
     assert (base, others) == (f"{NAME}@{commit}", {"drums": f"{NAME}@{commit}", "vocals": local})
     assert capsys.readouterr().err.count("licence of the weights") == 1
     asked(server)
-    loaded = model.assemble(base, others)
+    loaded = model.load_model(base, others)
     assert asked(server) == []
-    assert loaded.info["origins"]["drums"]["commit"] == commit
+    assert loaded.info.origins["drums"].commit == commit
     assert pin("./" + os.path.relpath(folder), {}) == (os.path.relpath(folder), {})
 
 
@@ -448,7 +448,7 @@ def test_a_push_by_the_real_client_is_there_for_others(server, tmp_path):
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout == f"{server.url}/ana/winds/commit/{commit}\n"
     base, _ = pin("ana/winds", {})
-    assert base == f"ana/winds@{commit}" and model.assemble(base).sources == ["flute", "hum"]
+    assert base == f"ana/winds@{commit}" and model.load_model(base).sources == ["flute", "hum"]
     assert (
         "deepsep separate song.mp3 --priors ana/winds" in (hub.resolve(base).folder / "README.md").read_text()
     )

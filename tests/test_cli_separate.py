@@ -314,8 +314,8 @@ def test_the_model_is_loaded_once(separate, monkeypatch):
     from deepsep.models import folder as model
 
     seen = []
-    load = model.assemble
-    monkeypatch.setattr(model, "assemble", lambda *args, **more: seen.append(args) or load(*args, **more))
+    load = model.load_model
+    monkeypatch.setattr(model, "load_model", lambda *args, **more: seen.append(args) or load(*args, **more))
     for name in ("a.wav", "b.wav", "c.wav"):
         record(Path(name))
     separate("a.wav", "b.wav", "c.wav", "--stems", "vocals")

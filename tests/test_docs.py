@@ -120,12 +120,17 @@ def test_bash_completes(typed, offers):
 def test_the_python_page_runs(tmp_path, monkeypatch, capsys):
     text = (DOCS / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 7
     bundled = folder_of(tmp_path / "bundled", "vocals", "drums", "bass", "other", encoder=True)
     monkeypatch.setattr(hub, "_bundled", lambda: bundled)
     monkeypatch.chdir(tmp_path)
     song = 0.1 * np.random.default_rng(0).standard_normal((4000, 2))
     soundfile.write("song.wav", song, 16000, subtype="FLOAT")
+    for folder in ("songs/one", "data/tones", "data/noise"):
+        Path(folder).mkdir(parents=True)
+    for number, name in enumerate(("songs/one/vocals", "songs/one/drums", "data/tones/a", "data/noise/a")):
+        noise = np.random.default_rng(number).standard_normal(48000)
+        soundfile.write(f"{name}.wav", 0.1 * noise, 16000, subtype="FLOAT")
     scope = {}
     for block in blocks:
         exec(compile(block, "python.md", "exec"), scope)

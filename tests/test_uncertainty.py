@@ -6,32 +6,32 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepsep.config import SgldConfig, SpectrumConfig
+from deepsep.config import SpectralSgldConfig, SpectrumConfig
 from deepsep.inference import chunks
-from deepsep.spectral import infer as inference
-from deepsep.spectral import uncertainty
-from deepsep.spectral.infer import Settings
+from deepsep.inference.domain import Separation, Track
+from deepsep.inference.settings import Settings
+from deepsep.spectral import infer, uncertainty
 from deepsep.spectral.spectrum import Spectrum
 
 SMALL = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
 
 
 @pytest.mark.parametrize("method", ["encoder", "sgld"])
-def test_the_spread_is_that_of_the_samples(method, model):
-    spectrum = Spectrum(model.spectrum)
+def test_the_spread_is_that_of_the_draws(method, model):
+    spectrum = Spectrum(model.domain.spectrum)
     song = torch.randn(2, 40 * spectrum.hop, generator=torch.Generator().manual_seed(0))
     windows = list(chunks.windows([spectrum.analyse(song)], 64, 32))
     settings = Settings(
-        method=method, samples=inference.ENCODER_DRAWS,
-        sgld=SgldConfig(levels=1, steps=2, average=1, temperature=1.0),
+        method=method, draws=infer.ENCODER_DRAWS,
+        sgld=SpectralSgldConfig(levels=1, steps=2, average=1, temperature=1.0),
     )  # fmt: skip
-    groups = [[2], [0, 1]]
-    planes = inference.estimates_of(windows, model, spectrum, settings, groups, spread=True)
-    samples, spread = planes[:, :-2].unflatten(1, (-1, 2)), planes[:, -2:]
-    assert samples.shape[1] == settings.samples
-    torch.testing.assert_close(samples.sum(2), torch.ones_like(samples[:, :, 0]))
-    torch.testing.assert_close(spread, samples.std(1, correction=0), atol=1e-3, rtol=0)
-    assert spread.max() > 0.01
+    track = Track(model.domain.rate, song.shape[1], 1.0)
+    separation = Separation(track, model, settings, [[2], [0, 1]], spread=True)
+    for draws, spread in model.domain.infer(windows, separation):
+        assert draws.shape[:2] == (settings.draws, 2)
+        torch.testing.assert_close(draws.sum(1), torch.ones_like(draws[:, 0]))
+        torch.testing.assert_close(spread, draws.std(0, correction=0), atol=1e-3, rtol=0)
+        assert spread.max() > 0.01
 
 
 @given(st.integers(1, 30000), st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(1, 60))
@@ -44,7 +44,7 @@ def test_a_column_holds_the_mean_variance_of_its_frames(samples, pieces, columns
     at, turn = 0, 0
     while at < frames + 5:  # a stream may end with frames of silence beyond the track
         n = pieces[turn % len(pieces)]
-        found.hear(torch.nn.functional.pad(std, (0, 100))[..., at : at + n])
+        found.add(torch.nn.functional.pad(std, (0, 100))[..., at : at + n])
         at, turn = at + n, turn + 1
     result = found.result()
     assert result.std_kdn.shape == (2, len(result.band_hz), min(columns, frames)) == (
@@ -65,7 +65,7 @@ def test_the_axes_of_the_map_say_where_a_tone_is(tmp_path):
     wave[start : start + length] = np.sin(2 * np.pi * tone_hz * np.arange(length) / 12000)
     power = spectrum.band_power(spectrum.analyse(torch.from_numpy(wave)[None]).abs().square())
     found = uncertainty.SpreadMap(SMALL, 12000, samples, ["tone"])
-    found.hear(power)
+    found.add(power)
     result = found.result()
     band, column = np.unravel_index(result.std_kdn[0].argmax(), result.std_kdn[0].shape)
     assert result.time_s[column] == pytest.approx(at_s + length / 2 / 12000, abs=spectrum.hop / 12000)

@@ -188,6 +188,7 @@ def separate(
         check_filename(filename, draws)
 
     from .. import api
+    from ..inference.settings import choose_method
     from ..output import paths
     from ..spectral.uncertainty import check_pictures
 
@@ -202,13 +203,13 @@ def separate(
             return
         base, others = pin(priors, replaced, offline=offline, quiet=quiet)
         model = api.load_priors(base, others, sources=listed(sources), device=device, offline=offline)
+        if choose_method(method, init, has_encoder=model.encoder is not None)[0] == "encoder":
+            check_method(typed, method)
         with as_usage():
             settings = api.settings_for(
                 model, method=method, init=init, sgld=options, draws=draws if draws > 1 else None,
                 uncertainty=uncertainty, seed=seed, batch_size=batch_size, device=device,
             )  # fmt: skip
-        if settings.method == "encoder":
-            check_method(typed, method)
         output = paths.Output(
             folder=out, stems=paths.output_stems(model.sources, listed(stems), two_stems), pattern=filename,
             format=format, bit_depth=bit_depth, bitrate=bitrate, codec=codec, overwrite=overwrite,

@@ -1,0 +1,97 @@
+"""What --help, the shell's completion and a wrong word say."""
+
+import os
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+from hub_server import HubServer, Repo
+from tiny import files_of, folder_of, point_client
+
+from deepsep import config
+
+CHOICES = {
+    ("separate", "--format"): config.Format,
+    ("separate", "--bit-depth"): config.BitDepth,
+    ("separate", "--codec"): config.Codec,
+    ("separate", "--method"): config.Method,
+    ("separate", "--init"): config.Init,
+    ("evaluate", "--metric"): config.Metric,
+    ("train-prior", "--domain"): config.DomainName,
+    ("train-prior", "--level"): config.Level,
+    ("train-prior", "--mask"): config.Mask,
+    ("train-prior", "--shuffle"): config.Shuffle,
+    ("train-encoder", "--objective"): config.Objective,
+}
+each_choice = pytest.mark.parametrize(("command", "option"), CHOICES)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """--help of each command, on a wide terminal."""
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    commands = {command for command, _ in CHOICES}
+    return {
+        name: subprocess.run(
+            [sys.executable, "-m", "deepsep", name, "--help"], capture_output=True, text=True, env=environment
+        ).stdout
+        for name in commands
+    }
+
+
+@each_choice
+def test_help_lists_the_choices(command, option, texts):
+    (line,) = (line for line in texts[command].splitlines() if f" {option} " in line)
+    assert f"<{'|'.join(get_args(CHOICES[command, option]))}>" in line
+
+
+def test_options_stand_in_panels(texts):
+    for title in ("Output", "What is written", "Priors", "Langevin sampling (--method sgld)", "Running"):
+        assert f"─ {title} ─" in texts["separate"]
+    for title in ("Training", "Network", "Priors of samples (--domain waveform)"):
+        assert f"─ {title} ─" in texts["train-prior"]
+
+
+@each_choice
+def test_a_wrong_choice_is_one_line(command, option, deepsep):
+    code, out, err = deepsep(command, "x", option, "magic")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert option in err and all(repr(choice) in err for choice in get_args(CHOICES[command, option]))
+
+
+@each_choice
+def test_the_shell_completes_the_choices(command, option):
+    environment = {
+        **os.environ,
+        "_DEEPSEP_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"deepsep {command} {option} ",
+        "COMP_CWORD": "3",
+    }
+    code = "import sys; sys.argv = ['deepsep']; from deepsep.cli import app; app(prog_name='deepsep')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == list(get_args(CHOICES[command, option])), done.stderr
+
+
+def test_evaluating_hub_priors_shows_their_licence_once(deepsep, tmp_path, monkeypatch):
+    folder = folder_of(tmp_path / "band", "vocals", "drums")
+    (tmp_path / "songs").mkdir()
+    with HubServer() as server:
+        server.repos["ana/band"] = Repo()
+        server.repos["ana/band"].commit(files_of(folder))
+        point_client(monkeypatch, server.url, tmp_path / "cache")
+        words = ("evaluate", tmp_path / "songs", "--priors", "ana/band", "--methods", "mixture")
+        for times in (1, 0):
+            code, _, err = deepsep(*words)
+            assert code == 1 and "holds no song" in err
+            assert err.count("licence of the weights: CC-BY-4.0") == times
+
+
+def test_offline_is_said_to_this_call_and_not_to_the_process(deepsep, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    code, _, err = deepsep(
+        "separate", tmp_path / "none.wav", "--offline", "--priors", folder_of(tmp_path / "p", "a")
+    )
+    assert code == 1 and "no such file" in err
+    assert "HF_HUB_OFFLINE" not in os.environ
