@@ -181,7 +181,7 @@ def test_hub_priors_tell_progress_and_commit(folder, tmp_path, monkeypatch):
 
 
 def test_bundled_is_the_default(folder, monkeypatch):
-    monkeypatch.setattr(hub, "_bundled", lambda: folder)
+    monkeypatch.setattr(hub, "bundled_folder", lambda: folder)
     assert deepsep.load_priors().domain.spectrum == SPECTRUM
     assert list(deepsep.separate(noise(900), RATE)) == ["vocals", "drums", "bass"]
 

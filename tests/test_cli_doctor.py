@@ -30,7 +30,7 @@ def deepsep(server, monkeypatch, capsys):
 @pytest.fixture
 def bundled(tmp_path, monkeypatch):
     folder = folder_of(tmp_path / "bundled", "vocals", "bass")
-    monkeypatch.setattr(hub, "_bundled", lambda: folder)
+    monkeypatch.setattr(hub, "bundled_folder", lambda: folder)
     return folder
 
 
@@ -91,7 +91,7 @@ def test_what_is_missing_comes_with_what_to_do(deepsep, monkeypatch):
         raise DeepsepError("none")
 
     real = doctor.loaded
-    monkeypatch.setattr(hub, "_bundled", no_bundled)
+    monkeypatch.setattr(hub, "bundled_folder", no_bundled)
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.setitem(sys.modules, "mutagen", None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny import files_of, folder_of, point_client
 
 from deepsep.cli.fetch import Downloads, fetch, pin, size_of
-from deepsep.models import card, hub
+from deepsep.models import card, files, hub
 from deepsep.models import folder as model
 
 NAME = "ana/band"
@@ -53,7 +53,7 @@ def test_download_shows_the_licence_before_it_fetches_weights(server, deepsep):
     assert Path(out.strip()).name == commit
     assert err.index("licence of the weights: CC-BY-4.0") < err.index("fetching vocals.safetensors")
     assert f"--priors {NAME}@{commit}" in err
-    hub.verify(Path(out.strip()), hub.read_config(Path(out.strip())))
+    files.verify(Path(out.strip()), files.read_json(Path(out.strip())))
 
 
 def test_a_second_download_asks_little_and_says_no_licence(server, deepsep):
@@ -209,7 +209,7 @@ def test_info_of_a_folder(deepsep, folder):
 
 def test_list_shows_what_is_here_and_asks_nobody(server, deepsep, tmp_path, monkeypatch):
     bundled = folder_of(tmp_path / "deepsep" / "bundled", "bass", licence="MIT")
-    monkeypatch.setattr(hub, "_bundled", lambda: bundled)
+    monkeypatch.setattr(hub, "bundled_folder", lambda: bundled)
     deepsep.good("priors", "info", NAME)
     commit = server.repos[NAME].refs["main"]
     asked(server)
@@ -233,7 +233,7 @@ def test_an_empty_list_says_what_to_do(server, deepsep, monkeypatch):
     def none():
         raise hub.DeepsepError("none")
 
-    monkeypatch.setattr(hub, "_bundled", none)
+    monkeypatch.setattr(hub, "bundled_folder", none)
     code, out, err = deepsep("priors", "list")
     assert (code, out) == (0, "")
     assert "deepsep priors download" in err

@@ -22,7 +22,7 @@ from deepsep import __version__
 from deepsep.audio import files as audio
 from deepsep.audio.tags import Tags, read_tags, write_tags
 from deepsep.cli import batch as batches
-from deepsep.models import hub
+from deepsep.models import files, hub
 from deepsep.output import encoders, mp4
 
 SHORT = ("--method", "sgld", "--levels", "2", "--steps", "2")
@@ -454,5 +454,5 @@ def test_a_terminal_gets_progress_and_a_table(priors, tmp_path):
 def test_the_bundled_priors_separate(method, deepsep):
     song = record(Path("song.wav"), noise(1.0, rate=44100), 44100)
     deepsep.good("separate", "song.wav", "-o", "out", *(SHORT if method == "sgld" else ("--method", method)))
-    sources = hub.read_config(hub.resolve("bundled").folder)["sources"]
+    sources = files.read_json(hub.resolve("bundled").folder)["sources"]
     np.testing.assert_allclose(sum(stems_of("out/song", sources)), read(song), atol=1e-5)

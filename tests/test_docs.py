@@ -122,7 +122,7 @@ def test_the_python_page_runs(tmp_path, monkeypatch, capsys):
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 7
     bundled = folder_of(tmp_path / "bundled", "vocals", "drums", "bass", "other", encoder=True)
-    monkeypatch.setattr(hub, "_bundled", lambda: bundled)
+    monkeypatch.setattr(hub, "bundled_folder", lambda: bundled)
     monkeypatch.chdir(tmp_path)
     song = 0.1 * np.random.default_rng(0).standard_normal((4000, 2))
     soundfile.write("song.wav", song, 16000, subtype="FLOAT")

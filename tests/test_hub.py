@@ -12,7 +12,7 @@ from hub_server import Fault, HubServer, Repo
 from huggingface_hub import constants, file_download
 
 from deepsep.errors import DeepsepError
-from deepsep.models import hub
+from deepsep.models import files, hub
 
 NAME = "ana/band"
 VOCALS = b"vocals " * 20_000
@@ -149,7 +149,7 @@ def test_a_repository_is_fetched_at_one_commit_and_only_what_config_lists(server
     assert (found.folder / "vocals.safetensors").read_bytes() == VOCALS
     later = [request.path for request in server.log if "config.json" not in request.path]
     assert all(f"/resolve/{commit}/" in path for path in later)
-    hub.verify(found.folder, hub.read_config(found.folder))
+    files.verify(found.folder, files.read_json(found.folder))
 
 
 @needs_recent_client
@@ -207,9 +207,9 @@ def test_only_some_sources(server):
     found = hub.resolve(NAME, only=["vocals"])
     assert not (found.folder / "drums.safetensors").exists()
     assert not (found.folder / "encoder.safetensors").exists()
-    hub.verify(found.folder, hub.read_config(found.folder), only=["vocals"])
+    files.verify(found.folder, files.read_json(found.folder), only=["vocals"])
     with pytest.raises(DeepsepError, match="lacks drums"):
-        hub.verify(found.folder, hub.read_config(found.folder))
+        files.verify(found.folder, files.read_json(found.folder))
     assert "no prior for 'piano'; it has vocals, drums" in fails(NAME, only=["piano"])
 
 
@@ -263,7 +263,7 @@ def test_a_damaged_file_is_mended_as_the_message_says(server):
     server.repos[NAME].faults.clear()
     Path(message.partition("delete ")[2].partition(" and fetch")[0]).unlink()
     found = hub.resolve(NAME)
-    hub.verify(found.folder, hub.read_config(found.folder))
+    files.verify(found.folder, files.read_json(found.folder))
 
 
 def test_a_cached_file_cut_short_is_noticed(server):
@@ -349,10 +349,10 @@ def test_names_that_leave_the_folder_are_refused(server, tmp_path, name):
     assert "only relative .safetensors, .json and .md files are accepted" in fails(NAME)
     assert {request.path.rpartition("/")[2] for request in server.log} == {"config.json"}
     with pytest.raises(DeepsepError, match="only relative"):
-        hub.verify(tmp_path, {"files": {name: ENTRY}})
+        files.verify(tmp_path, {"files": {name: ENTRY}})
 
 
-@pytest.mark.parametrize("suffix", hub.PICKLES)
+@pytest.mark.parametrize("suffix", files.PICKLES)
 def test_pickles_are_refused_by_name(server, suffix):
     server.repos[NAME].commit(priors({"sources": ["a"], "files": {f"a{suffix.upper()}": ENTRY}}))
     assert "pickles can run code" in fails(NAME)
@@ -362,7 +362,7 @@ def test_pickles_are_refused_by_name(server, suffix):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ({"sha256": "0" * 64, "size": hub.MAX_FILE_BYTES + 1}, "refused"),
+        ({"sha256": "0" * 64, "size": files.MAX_FILE_BYTES + 1}, "refused"),
         ({"sha256": "0" * 64, "size": -1}, "no valid size"),
         ({"sha256": "0" * 64, "size": True}, "no valid size"),
         ({"sha256": "0" * 64, "size": "9"}, "no valid size"),
@@ -391,8 +391,8 @@ def test_a_config_that_is_none(server, text):
 @pytest.mark.parametrize("name", ["config.json", "vocals.safetensors", "drums.safetensors"])
 @pytest.mark.parametrize("length", [1 << 20, 1 << 32])
 def test_a_declared_length_above_the_one_in_config_is_not_downloaded(server, name, length):
-    server.repos[NAME].faults[name] = Fault(length=length + hub.MAX_TEXT_BYTES)
-    assert f"{name} has {length + hub.MAX_TEXT_BYTES} bytes where at most" in fails(NAME)
+    server.repos[NAME].faults[name] = Fault(length=length + files.MAX_TEXT_BYTES)
+    assert f"{name} has {length + files.MAX_TEXT_BYTES} bytes where at most" in fails(NAME)
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
 
 
@@ -409,18 +409,18 @@ def test_a_length_above_the_limit_of_the_client_is_one_line_too(server):
 
 def test_verify_tells_a_wrong_hash_from_a_wrong_size_and_a_missing_file(tmp_path):
     folder = write(tmp_path / "band", priors())
-    raw = hub.read_config(folder)
-    hub.verify(folder, raw)
+    raw = files.read_json(folder)
+    files.verify(folder, raw)
     (folder / "drums.safetensors").write_bytes(DRUMS[:-1] + b"?")
     with pytest.raises(DeepsepError, match=r"^drums.safetensors is damaged: its sha256 is"):
-        hub.verify(folder, raw)
+        files.verify(folder, raw)
     (folder / "drums.safetensors").write_bytes(DRUMS[:-1])
     with pytest.raises(DeepsepError, match=r"^drums.safetensors is damaged: it has"):
-        hub.verify(folder, raw)
+        files.verify(folder, raw)
     (folder / "drums.safetensors").unlink()
     with pytest.raises(DeepsepError, match=r"lacks drums\.safetensors"):
-        hub.verify(folder, raw)
-    hub.verify(folder, raw, only=["vocals"])
+        files.verify(folder, raw)
+    files.verify(folder, raw, only=["vocals"])
 
 
 def test_the_cache_lists_and_removes_priors_only(server):

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepsepError
-from ..models import card, hub
+from ..models import card, files, hub
 from .common import say
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def fetch(
     except DeepsepError:
         from huggingface_hub import constants
 
-        facts = card.describe(hub.read_config(first.folder))
+        facts = card.describe(files.read_json(first.folder))
         unknown = any(f"{source}.safetensors" not in facts["files"] for source in only or ())
         if unknown or offline or constants.HF_HUB_OFFLINE:
             raise

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DeepsepError
-from ..models import card, hub
+from ..models import card, files, hub
 from .common import listed, say, usage
 from .fetch import fetch, pinned_name, size_of
 from .options import JsonOption, OfflineOption, QuietOption
@@ -162,7 +162,7 @@ def push(
     from ..models import folder as model
 
     config = model.read_config(folder)
-    hub.verify(folder, config)
+    files.verify(folder, config)
     facts = card.describe(config)
     unstated = [s for s, licence in facts["licence"].items() if licence == card.UNSPECIFIED]
     if unstated:
@@ -183,7 +183,7 @@ def push(
 
 def facts_of(found: hub.Resolved) -> dict[str, Any]:
     """What is known of resolved priors: where they are and what their config.json says."""
-    facts = card.describe(hub.read_config(found.folder))
+    facts = card.describe(files.read_json(found.folder))
     complete = bool(facts["files"]) and all((found.folder / name).is_file() for name in facts["files"])
     place = {"name": found.name, "kind": found.kind, "commit": found.commit, "folder": str(found.folder)}
     return {**place, "complete": complete, **facts}

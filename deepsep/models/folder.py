@@ -27,7 +27,7 @@ from ..inference.encoder import AmortizedPosterior
 from ..inference.model import Model, ModelInfo, Origin
 from ..spectral.domain import SpectralDomain
 from ..waveform.domain import WaveformDomain
-from . import hub
+from . import files, hub
 
 __all__ = [
     "DOMAINS",
@@ -57,7 +57,7 @@ def check_name(source: Any) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read config.json and check its format. DeepsepError for one that is not of a priors folder."""
-    config = hub.read_config(folder)
+    config = files.read_json(folder)
     if not isinstance(config.get("format"), int):
         raise DeepsepError(f"{folder}: not a priors folder, its config.json names no format")
     if config["format"] > FORMAT:
@@ -193,7 +193,7 @@ def fill(module: M, folder: Path, name: str, config: Mapping[str, Any]) -> M:
     path = folder / name
     if name not in config["files"]:
         raise DeepsepError(f"{folder}: config.json names no {name}")
-    hub.verify(folder, {**config, "files": {name: config["files"][name]}})
+    files.verify(folder, {**config, "files": {name: config["files"][name]}})
     try:
         tensors = load_file(path)
         module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
