@@ -10,7 +10,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from deepsep.recordings.banks import find_audio
+from deepsep.recordings.files import find_audio
 
 
 def main() -> None:

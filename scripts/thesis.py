@@ -13,23 +13,26 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from exact import ExactPrior
 
 from deepsep import load_priors
-from deepsep.config import WAVEFORM_SGLD, default_sgld
+from deepsep.config import WaveformSgldConfig
 from deepsep.evaluation import baselines, songs
 from deepsep.evaluation.metrics import si_sdr
 from deepsep.flows.flow import standard_normal
+from deepsep.inference.model import Model
+from deepsep.inference.settings import Settings
 from deepsep.models import folder as model
-from deepsep.models.folder import Model, stationary_gains
+from deepsep.progress import Listener
 from deepsep.recordings import toy
 from deepsep.recordings.banks import SampleBank
-from deepsep.spectral.infer import Settings
+from deepsep.spectral.infer import stationary_gains
 from deepsep.spectral.spectrum import Spectrum
+from deepsep.waveform.domain import WaveformDomain
 from deepsep.waveform.infer import likeliest, separate_samples
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -101,10 +104,10 @@ def steps_of(priors: Path, name: str) -> int:
 
 def copy_priors(priors: Path, to: Path) -> None:
     """The priors of a folder, without its encoder."""
-    loaded = model.load(priors, encoder=False)
+    loaded, known = model.load(priors, encoder=False), model.read_config(priors)["priors"]
     for name, prior in loaded.priors.items():
-        info = {k: v for k, v in loaded.info["priors"][name].items() if k != "flow"}
-        model.save_prior(to, name, prior, loaded.spectrum, info, loaded.waveform)
+        info = {k: v for k, v in known[name].items() if k != "flow"}
+        model.save_prior(to, name, prior, loaded.domain, info)
 
 
 # --- densities -----------------------------------------------------------------------------------------
@@ -115,7 +118,7 @@ def densities(priors: Model) -> dict[str, Any]:
     """log p(x) / dim of every prior (row) on every wave (column) at each level, with and without log-det."""
     rng = torch.Generator().manual_seed(11)
     x = {wave: toy.notes(wave, NOTES, WINDOW, rng)[:, None] for wave in toy.WAVES}
-    exact = {wave: toy.ExactPrior(wave, WINDOW, phases=256) for wave in toy.WAVES}
+    exact = {wave: ExactPrior(wave, WINDOW, phases=256) for wave in toy.WAVES}
     found = {}
     for sigma in SIGMAS:
         full, base, truth = [], [], []
@@ -148,7 +151,7 @@ def denoising(priors: Model) -> dict[str, Any]:
     rng = torch.Generator().manual_seed(12)
     found: dict[str, Any] = {}
     for wave in toy.WAVES:
-        exact = toy.ExactPrior(wave, WINDOW, phases=128)
+        exact = ExactPrior(wave, WINDOW, phases=128)
         x = toy.notes(wave, 32, WINDOW, rng)[:, None]
         for sigma in LEVELS:
             noisy = x + sigma * torch.randn(x.shape, generator=rng)
@@ -210,7 +213,9 @@ def masks(found: list[songs.Clip], priors: Model, oracle: bool) -> torch.Tensor:
     for clip in found:
         analysis = baselines.Analysis(clip, priors)
         gains = (
-            baselines.oracle_gains(analysis, True) if oracle else stationary_gains(priors, analysis.spectrum)
+            baselines.oracle_gains(analysis, True)
+            if oracle
+            else stationary_gains(list(priors.priors.values()), analysis.spectrum)
         )
         estimates.append(torch.tensor(analysis.masked(gains))[:, 0, FIRST : FIRST + WINDOW])
     return torch.stack(estimates)
@@ -218,21 +223,21 @@ def masks(found: list[songs.Clip], priors: Model, oracle: bool) -> torch.Tensor:
 
 def exact_model(priors: Model) -> Model:
     """The same with the toy's own densities for priors."""
-    own = {wave: toy.ExactPrior(wave, WINDOW, phases=PHASES) for wave in toy.WAVES}
-    return Model(priors.spectrum, own, None, {}, priors.waveform)  # type: ignore[arg-type]
+    own = {wave: ExactPrior(wave, WINDOW, phases=PHASES) for wave in toy.WAVES}
+    return Model(priors.domain, own)  # type: ignore[arg-type]
 
 
-def langevin(mixes: torch.Tensor, priors: Model, **changed: object) -> torch.Tensor:
+def langevin(mixes: torch.Tensor, priors: Model, **changed: Any) -> torch.Tensor:
     """Stems (b, k, t) of one run."""
-    settings = Settings(method="sgld", sgld=replace(WAVEFORM_SGLD, **changed))  # type: ignore[arg-type]
+    settings = Settings(method="sgld", sgld=WaveformSgldConfig(**changed))
     return separate_samples(mixes, priors, settings)[:, 0]
 
 
 def chains(mixes: torch.Tensor, of: Model, stems: torch.Tensor, init: str = "mixture") -> dict[str, Any]:
     """Improvements of one chain, of the likeliest of all, and of their mean."""
-    config = default_sgld(waveform=True, from_encoder=init == "encoder")
+    config = WaveformSgldConfig.default(from_encoder=init == "encoder")
     count = config.chains
-    settings = Settings(method="sgld", init=init, sgld=config, samples=count)  # type: ignore[arg-type]
+    settings = Settings(method="sgld", init=init, sgld=config, draws=count)  # type: ignore[arg-type]
     found = separate_samples(mixes, of, settings)  # (b, s, k, t)
     with torch.no_grad():
         best = likeliest(found, of, config.sigma_min)
@@ -310,12 +315,12 @@ def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float,
         print(f"{name}: {steps_of(priors, name)} steps, of at most {lengths[name]:g} minutes.")
     cache = priors / "training" / "cache"
     bundled = load_priors("bundled")
-    assert loaded.waveform is not None
-    print(f"\nlog p(x), median over {CUTS} cuts of {loaded.waveform.window} samples, nats a sample\n")
+    assert isinstance(loaded.domain, WaveformDomain)
+    print(f"\nlog p(x), median over {CUTS} cuts of {loaded.domain.waveform.window} samples, nats a sample\n")
     found = kept(folder / "tables" / "music.json", lambda: heard(loaded, recordings, cache))
     print_heard(found, loaded.sources)
     print(
-        f"\nThe bundled priors, on {FRAMES} frames of {bundled.spectrum.n_fft} samples, nats a band and frame\n"
+        f"\nThe bundled priors, on {FRAMES} frames of {bundled.domain.spectrum.n_fft} samples, nats a band and frame\n"
     )
     found = kept(folder / "tables" / "music-bands.json", lambda: heard(bundled, recordings, cache))
     print_heard(found, bundled.sources)
@@ -335,14 +340,15 @@ def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float,
 def heard(priors: Model, recordings: Path, cache: Path) -> dict[str, Any]:
     """sigma -> kind of recording -> what each prior says of cuts of it, and how often the right one says most."""
     rng = torch.Generator().manual_seed(14)
-    waveform, spectrum = priors.waveform, Spectrum(priors.spectrum)
+    domain, spectrum = priors.domain, Spectrum(priors.domain.spectrum)
+    waveform = domain.waveform if isinstance(domain, WaveformDomain) else None
     rate = waveform.rate if waveform else spectrum.rate
     length = waveform.window if waveform else FRAMES * spectrum.hop
     sigmas = MUSIC_SIGMAS if waveform else MUSIC_SIGMAS[1:]
     found: dict[str, Any] = {str(sigma): {} for sigma in sigmas}
     for kind in sorted(p.name for p in recordings.iterdir() if p.is_dir()):
         own = priors.sources.index(kind if kind in priors.sources else "rest")
-        bank = SampleBank.build([recordings / kind], rate, cache / f"{kind}-{rate}")
+        bank = SampleBank.build([recordings / kind], rate, cache / f"{kind}-{rate}", Listener())
         x = bank.stretches(CUTS, length, rng, vary=True)[:, None]
         if not waveform:
             x = spectrum.to_x(spectrum.band_power(spectrum.stft(x[:, 0]).abs().square()))

@@ -1,6 +1,8 @@
 """The toy instruments are what they say, their densities are densities, and the folder is whole or not there."""
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ import torch
 from tiny import Commands
 
 from deepsep.recordings import toy
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from exact import ExactPrior
 
 
 def test_waves_have_amplitude_one_and_period_one():
@@ -37,7 +42,7 @@ def test_notes_are_at_the_pitches_of_a_piano():
 def test_the_exact_density_is_the_average_over_notes(name, sigma):
     """Against a plain sum over a fine grid of amplitudes, phases and pitches."""
     samples, phases = 6, 4
-    prior = toy.ExactPrior(name, samples, phases)
+    prior = ExactPrior(name, samples, phases)
     x = torch.randn(3, 1, samples)
     low, high = toy.AMPLITUDES
     a = (low + (high - low) * (torch.arange(200) + 0.5) / 200).double()
@@ -50,7 +55,7 @@ def test_the_exact_density_is_the_average_over_notes(name, sigma):
 
 def test_the_exact_score_leads_back_to_the_note():
     rng = torch.Generator().manual_seed(1)
-    prior = toy.ExactPrior("triangle", 256, 64)
+    prior = ExactPrior("triangle", 256, 64)
     x = toy.notes("triangle", 4, 256, rng)[:, None]
     noisy = (x + 0.3 * torch.randn(x.shape, generator=rng)).requires_grad_()
     (score,) = torch.autograd.grad(prior.log_prob(noisy, 0.3).sum(), noisy)

@@ -1,10 +1,7 @@
-"""The thesis' toy instruments: periodic waves at the pitches of a piano, and their exact densities.
+"""The thesis' toy instruments: periodic waves at the pitches of a piano.
 
 A note is a w(f t / rate + phase), t in samples: one of 88 pitches f, phase U[0, 1) turns, amplitude a U[0.8, 1].
-The waves are not band-limited, as in the thesis. Since that is all there is to know, log p_sigma(x) can be computed,
-which no recording of music allows.
-
-Shape suffixes: b batch, t sample, g grid point (a pitch and a phase).
+The waves are not band-limited, as in the thesis.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from torch import Tensor
 
 from ..errors import DeepsepError
 
-__all__ = ["AMPLITUDES", "PITCHES", "RATE", "WAVES", "ExactPrior", "notes", "wave", "write"]
+__all__ = ["AMPLITUDES", "PITCHES", "RATE", "WAVES", "notes", "wave", "write"]
 
 RATE = 14700  # Hz
 AMPLITUDES = (0.8, 1.0)
@@ -84,39 +81,3 @@ def write(folder: Path, *, takes: int, mixtures: int, seconds: float, seed: int)
 def sum_of(parts: dict[str, Tensor]) -> Tensor:
     """The mixture."""
     return torch.stack(list(parts.values())).sum(0)
-
-
-class ExactPrior:
-    """The density itself: p_sigma(x) = mean over pitches and phases of int N(x; a w, sigma^2 I) da / 0.2.
-
-    The integral over amplitudes is closed; the phases stand on a grid, so it is exact where sigma is well above what
-    one grid step changes (`phases` of 64: about 0.05 for a sine).
-    """
-
-    def __init__(self, name: str, samples: int, phases: int = 64) -> None:
-        hertz = torch.tensor(PITCHES, dtype=torch.float64)[:, None, None]
-        time = torch.arange(samples, dtype=torch.float64)
-        turns = torch.arange(phases, dtype=torch.float64)[:, None] / phases + hertz * time / RATE
-        self.waves_gt = wave(name, turns).float().flatten(0, 1)
-        self.energy_g = self.waves_gt.square().sum(1)
-
-    def log_prob(self, x_b1t: Tensor, sigma: Tensor | float) -> Tensor:
-        """log p_sigma(x) in nats: (b, 1, t) -> (b,); sigma is one number."""
-        x = x_b1t.flatten(1)
-        level = float(sigma)
-        fit = x @ self.waves_gt.T
-        mean, std = fit / self.energy_g, level / self.energy_g.sqrt()
-        low, high = ((edge - mean) / std for edge in AMPLITUDES)
-        inside = torch.where(low > 0, log_difference(-low, -high), log_difference(high, low))
-        log_g = 0.5 * fit * mean / level**2 + inside + (std * math.sqrt(2 * math.pi)).log()
-        spread = math.log(AMPLITUDES[1] - AMPLITUDES[0]) + math.log(len(self.energy_g))
-        base = -0.5 * x.square().sum(1) / level**2 - x.shape[1] * math.log(level * math.sqrt(2 * math.pi))
-        total: Tensor = torch.logsumexp(log_g, 1) - spread + base
-        return total
-
-
-def log_difference(high: Tensor, low: Tensor) -> Tensor:
-    """ln(Phi(high) - Phi(low)), high > low."""
-    top, bottom = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
-    difference: Tensor = top + torch.log1p(-(bottom - top).exp().clamp_max(1 - 1e-6))
-    return difference
