@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from deepsep.cli.app import app
 from deepsep.errors import DeepsepError
 from deepsep.evaluation import metrics
-from deepsep.training import loop as training
+from deepsep.training import checkpoint as training
 
 RATE = 44100
 FLOW = ["--flow-steps", 2, "--hidden", 16, "--frames", 32, "--batch", 8]

@@ -449,12 +449,13 @@ def own(server, monkeypatch):
     """The server, which takes pushes of who shows the token "t"; by LFS, since Xet goes past any endpoint."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
     server.token = "t"
+    monkeypatch.setenv("HF_TOKEN", "t")
     return server
 
 
 def test_push_sends_what_config_lists_and_it_comes_back_the_same(own, tmp_path):
     folder = write(tmp_path / "band", priors())
-    address = hub.push(folder, "ana/new", private=True, token="t")
+    address = hub.push(folder, "ana/new", private=True)
     repo = own.repos["ana/new"]
     commit = repo.refs["main"]
     assert address == f"{own.url}/ana/new/commit/{commit}"
@@ -469,7 +470,7 @@ def test_push_sends_what_config_lists_and_it_comes_back_the_same(own, tmp_path):
 def test_push_to_a_branch_leaves_main_alone(own, tmp_path):
     before = own.repos[NAME].refs["main"]
     changed = priors(vocals=b"new " * 1000)
-    hub.push(write(tmp_path / "band", changed), NAME, revision="v2", token="t")
+    hub.push(write(tmp_path / "band", changed), NAME, revision="v2")
     assert own.repos[NAME].refs["main"] == before
     found = hub.resolve(f"{NAME}@v2")
     assert found.commit == own.repos[NAME].refs["v2"] != before
@@ -480,20 +481,21 @@ def test_a_damaged_folder_is_not_pushed(own, tmp_path):
     folder = write(tmp_path / "band", priors())
     (folder / "drums.safetensors").write_bytes(b"other")
     with pytest.raises(DeepsepError, match="damaged"):
-        hub.push(folder, NAME, token="t")
+        hub.push(folder, NAME)
     assert own.log == []
 
 
 def test_push_without_permission_says_how_to_log_in(own, tmp_path):
+    own.token = "another"
     with pytest.raises(DeepsepError, match=r"no permission for ana/band at .*; log in with `hf auth login`"):
-        hub.push(write(tmp_path / "band", priors()), NAME, token="wrong")
+        hub.push(write(tmp_path / "band", priors()), NAME)
     assert own.large == {}
 
 
 def test_push_to_a_server_that_says_no(server, tmp_path):
     folder = write(tmp_path / "band", priors())
     with pytest.raises(DeepsepError) as caught:
-        hub.push(folder, NAME, token="t")
+        hub.push(folder, NAME)
     assert "\n" not in str(caught.value)
 
 
