@@ -6,7 +6,9 @@ import sys
 from typing import get_args
 
 import pytest
+from cli_fixtures import record
 from hub_server import HubServer, Repo
+from huggingface_hub import constants
 from tiny import files_of, folder_of, point_client
 
 from deepsep import config
@@ -90,8 +92,26 @@ def test_evaluating_hub_priors_shows_their_licence_once(deepsep, tmp_path, monke
 
 def test_offline_is_said_to_this_call_and_not_to_the_process(deepsep, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    code, _, err = deepsep(
-        "separate", tmp_path / "none.wav", "--offline", "--priors", folder_of(tmp_path / "p", "a")
-    )
-    assert code == 1 and "no such file" in err
-    assert "HF_HUB_OFFLINE" not in os.environ
+    song, folder = record(tmp_path / "song.wav"), folder_of(tmp_path / "band", "vocals", "drums")
+    with HubServer() as server:
+        server.repos["ana/band"] = Repo()
+        server.repos["ana/band"].commit(files_of(folder))
+        point_client(monkeypatch, server.url, tmp_path / "cache")
+        words = (
+            "separate",
+            song,
+            "--priors",
+            "ana/band",
+            "--method",
+            "sgld",
+            "--levels",
+            1,
+            "--steps",
+            1,
+            "-q",
+        )
+        deepsep.good(*words, "-o", tmp_path / "online")
+        server.log.clear()
+        deepsep.good(*words, "-o", tmp_path / "offline", "--offline")
+        assert server.log == []
+    assert "HF_HUB_OFFLINE" not in os.environ and not constants.HF_HUB_OFFLINE

@@ -1,6 +1,6 @@
 """Hub priors on their way in: progress, and the licence before the first use.
 
-`separate` calls `pin` before `model.assemble`; `sample` and `priors download` call `fetch`.
+`separate` calls `pin` before `load_model`; `sample` and `priors download` call `fetch`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def fetch(
 def pin(
     priors: str, replaced: Mapping[str, str], *, offline: bool = False, quiet: bool = False
 ) -> tuple[str, dict[str, str]]:
-    """What --priors and --prior name, fetched where needed; `model.assemble` of the result asks nobody.
+    """What --priors and --prior name, fetched where needed; `load_model` of the result asks nobody.
 
     Hub names come back as org/name@commit, others as they are.
     """
