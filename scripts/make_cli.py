@@ -103,7 +103,8 @@ def declared(parameter: inspect.Parameter, kind: Any, info: ParameterInfo) -> Pa
     if repeated:
         kind = typing.get_args(kind)[0]
     bare = parameter.name.strip("_")
-    choices = "|".join(typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else "TEXT"
+    # a bare bar would end the cell of a table
+    choices = "\\|".join(typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else "TEXT"
     value = "" if kind is bool else info.metavar or NAMES.get(kind, choices)
     required = parameter.default is inspect.Parameter.empty
     if isinstance(info, OptionInfo):
