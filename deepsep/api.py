@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +30,7 @@ from .inference.model import Model
 from .inference.settings import Settings, choose_method, pick_device
 from .models import folder as folders
 from .models import hub
+from .recordings.files import Place, paths_of
 from .separation import measure, separate_blocks
 from .spectral.uncertainty import SpreadMap, Uncertainty
 
@@ -45,8 +44,6 @@ __all__ = [
 ]
 
 BLOCK = 1 << 18  # samples that are looked at together
-
-Place = str | PathLike[str]
 
 
 def load_priors(
@@ -328,6 +325,5 @@ def evaluate(
         model = priors.to(how.device)
     else:
         model = load_priors(priors, device=how.device, offline=offline)
-    places = [songs] if isinstance(songs, (str, PathLike)) else songs
-    found = [song for place in places for song in find_songs(Path(place))]
+    found = [song for place in paths_of(songs) for song in find_songs(place)]
     return scoring.evaluate(found, model, how, on_progress=on_progress)

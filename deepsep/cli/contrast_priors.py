@@ -12,7 +12,9 @@ from .common import set_threads
 from .options import (
     TRAINING,
     Bf16Option,
+    LrOption,
     MinutesOption,
+    MixturesOption,
     OverwriteTrainingOption,
     QuietOption,
     ResumeOption,
@@ -41,9 +43,7 @@ def contrast_priors(
     ] = CONTRAST.likelihood_weight,
     minutes: MinutesOption = None,
     steps: StepsOption = CONTRAST.steps,
-    batch: Annotated[
-        int, typer.Option(min=2, help="Mixtures a step.", rich_help_panel=TRAINING)
-    ] = CONTRAST.batch,
+    batch: MixturesOption = CONTRAST.batch,
     frames: Annotated[
         int | None,
         typer.Option(
@@ -52,7 +52,7 @@ def contrast_priors(
             rich_help_panel=TRAINING,
         ),
     ] = None,
-    lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)] = CONTRAST.lr,
+    lr: LrOption = CONTRAST.lr,
     seed: TrainingSeedOption = CONTRAST.seed,
     resume: ResumeOption = False,
     overwrite: OverwriteTrainingOption = False,

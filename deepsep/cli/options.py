@@ -21,7 +21,9 @@ __all__ = [
     "GammaOption",
     "JsonOption",
     "LevelsOption",
+    "LrOption",
     "MinutesOption",
+    "MixturesOption",
     "OfflineOption",
     "OverwriteOption",
     "OverwriteTrainingOption",
@@ -150,6 +152,8 @@ StepsOption = Annotated[
 TrainingSeedOption = Annotated[
     int, typer.Option(help="Seed of first weights, order and augmentation.", rich_help_panel=TRAINING)
 ]
+MixturesOption = Annotated[int, typer.Option(min=2, help="Mixtures a step.", rich_help_panel=TRAINING)]
+LrOption = Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)]
 ResumeOption = Annotated[
     bool,
     typer.Option("--resume", help="Go on from the folder's last checkpoint.", rich_help_panel=TRAINING),

@@ -21,7 +21,9 @@ from .options import (
     NETWORK,
     TRAINING,
     Bf16Option,
+    LrOption,
     MinutesOption,
+    MixturesOption,
     OverwriteTrainingOption,
     QuietOption,
     ResumeOption,
@@ -71,9 +73,7 @@ def train_encoder(
     ] = ENCODER.elbo_weight,
     minutes: MinutesOption = None,
     steps: StepsOption = ENCODER.steps,
-    batch: Annotated[
-        int, typer.Option(min=2, help="Mixtures a step.", rich_help_panel=TRAINING)
-    ] = ENCODER.batch,
+    batch: MixturesOption = ENCODER.batch,
     frames: Annotated[
         int | None,
         typer.Option(
@@ -83,7 +83,7 @@ def train_encoder(
             rich_help_panel=TRAINING,
         ),
     ] = None,
-    lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)] = ENCODER.lr,
+    lr: LrOption = ENCODER.lr,
     seed: TrainingSeedOption = ENCODER.seed,
     resume: ResumeOption = False,
     overwrite: OverwriteTrainingOption = False,

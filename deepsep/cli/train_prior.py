@@ -25,6 +25,7 @@ from .options import (
     NETWORK,
     TRAINING,
     Bf16Option,
+    LrOption,
     MinutesOption,
     OverwriteTrainingOption,
     QuietOption,
@@ -82,7 +83,7 @@ def train_prior(
             rich_help_panel=TRAINING,
         ),
     ] = None,
-    lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)] = PRIOR.lr,
+    lr: LrOption = PRIOR.lr,
     score_weight: Annotated[
         float,
         typer.Option(

@@ -49,6 +49,11 @@ class SpectrumConfig:
         """How many bands there are, which is the size of x."""
         return len(self.band_edges) - 1
 
+    def check_bands(self, what: str, bands: int) -> None:
+        """Raise DeepsepError unless a network has as many bands as the spectrum."""
+        if bands != self.bands:
+            raise DeepsepError(f"the {what} has {bands} bands, the spectrum {self.bands}; make them equal")
+
 
 BANDS = SpectrumConfig().bands  # 293
 

@@ -78,6 +78,12 @@ class Examples(NamedTuple):
     hours: float
     mean_spectrum: Tensor | None = None  # (bands,), where the flow keeps it beside its density
 
+    def take(self, frames: int) -> Tensor:
+        """The next batches as one (b, d, n) of about `frames` frames, at least one batch."""
+        first = next(self.batches)
+        more = max(1, frames // (len(first) * first.shape[2])) - 1
+        return torch.cat([first, *(next(self.batches) for _ in range(more))])
+
 
 class Task(NamedTuple):
     """What networks train on: endless batches, a loss with figures to show, figures on held-out data.

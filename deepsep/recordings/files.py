@@ -16,15 +16,15 @@ from ..audio.loudness import Loudness
 from ..errors import DeepsepError
 from ..progress import Listener
 
-__all__ = ["Folders", "Place", "cached", "contents", "file_rms", "find_audio", "folders_of", "gather"]
+__all__ = ["Folders", "Place", "cached", "contents", "file_rms", "find_audio", "gather", "paths_of"]
 
 Place = str | PathLike[str]
 
 Folders = Sequence[Path]  # of recordings; each is drawn from by the cube root of its length
 
 
-def folders_of(data: Place | Sequence[Place]) -> list[Path]:
-    """One folder or several as a list."""
+def paths_of(data: Place | Sequence[Place]) -> list[Path]:
+    """One path or several as a list."""
     return [Path(data)] if isinstance(data, (str, PathLike)) else [Path(place) for place in data]
 
 

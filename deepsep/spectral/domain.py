@@ -86,7 +86,7 @@ class SpectralDomain:
 
     def build_flow(self, config: SpectralFlowConfig, rng: torch.Generator | None = None) -> Flow:
         """See `Domain`."""
-        self.check_bands("flow", config.channels)
+        self.spectrum.check_bands("flow", config.channels)
         return build_flow(config, rng)
 
     def encoder_config(self, raw: Any) -> SpectralEncoderConfig:
@@ -95,15 +95,8 @@ class SpectralDomain:
 
     def build_encoder(self, config: SpectralEncoderConfig, stems: int) -> AmortizedPosterior:
         """See `Domain`."""
-        self.check_bands("encoder", config.bands)
+        self.spectrum.check_bands("encoder", config.bands)
         return UNet(config, stems).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-    def check_bands(self, what: str, bands: int) -> None:
-        """Raise DeepsepError unless a network has as many bands as the spectrum."""
-        if bands != self.spectrum.bands:
-            raise DeepsepError(
-                f"the {what} has {bands} bands, the spectrum {self.spectrum.bands}; make them equal"
-            )
 
     # separation
 
@@ -218,10 +211,7 @@ class SpectralDomain:
 
     def initialise(self, flow: Flow, examples: Examples, rng: torch.Generator) -> None:
         """See `Domain`."""
-        first = next(examples.batches)
-        more = max(1, WHITENING_FRAMES // (len(first) * first.shape[2])) - 1
-        data = torch.cat([first, *(next(examples.batches) for _ in range(more))])
-        flow.initialise(data, INIT_SIGMA, rng)
+        flow.initialise(examples.take(WHITENING_FRAMES), INIT_SIGMA, rng)
 
     def encoder_task(
         self, model: Model, folders: Mapping[str, Folders], training: EncoderTraining, run: TaskRun

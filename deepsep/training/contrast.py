@@ -19,7 +19,7 @@ from ..flows.flow import Flow
 from ..inference.domain import TaskRun
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
-from ..recordings.files import Place, folders_of
+from ..recordings.files import Place, paths_of
 from .loop import Run, train
 from .runs import (
     check_data,
@@ -71,7 +71,7 @@ def contrast_priors(
     """
     training, listener = training or ContrastTraining(), listener or Listener()
     priors, out = Path(priors), Path(out)
-    solos = {source: folders_of(places) for source, places in data.items()}
+    solos = {source: paths_of(places) for source, places in data.items()}
     if out.resolve() == priors.resolve():
         raise DeepsepError(f"{out}: holds the priors to start from; choose another output folder")
     model = folders.load(priors, encoder=False)

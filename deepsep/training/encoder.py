@@ -19,7 +19,7 @@ from ..inference.domain import TaskRun
 from ..inference.encoder import AmortizedPosterior
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
-from ..recordings.files import Place, folders_of
+from ..recordings.files import Place, paths_of
 from .loop import Run, train
 from .runs import check_data, describe, fresh_weights, prepare, round_figures
 from .stems import named_by_source
@@ -68,7 +68,7 @@ def train_encoder(
     training, listener, priors = training or EncoderTraining(), listener or Listener(), Path(priors)
     model = folders.load(priors, encoder=False)
     network = network or model.domain.encoder_config({})
-    solos = {source: folders_of(places) for source, places in data.items()}
+    solos = {source: paths_of(places) for source, places in data.items()}
     check_data(model, priors, solos)
     model.domain.check_training(training, network)
     with fresh_weights(training.seed):

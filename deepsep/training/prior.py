@@ -15,7 +15,7 @@ from ..inference.domain import Domain, Task
 from ..inference.losses import prior_loss
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
-from ..recordings.files import Place, folders_of
+from ..recordings.files import Place, paths_of
 from ..spectral.domain import SpectralDomain
 from .loop import Run, train
 from .runs import (
@@ -76,7 +76,7 @@ def train_prior(
     True 2 ['hiss']
     """
     training, listener = training or PriorTraining(), listener or Listener()
-    recordings, out = folders_of(data), Path(out)
+    recordings, out = paths_of(data), Path(out)
     domain = default_domain() if domain is None else domain
     flow = flow or domain.flow_config({})
     folders.check_name(source)

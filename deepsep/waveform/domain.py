@@ -84,10 +84,7 @@ class WaveformDomain:
 
     def build_flow(self, config: WaveformFlowConfig, rng: torch.Generator | None = None) -> Flow:
         """See `Domain`."""
-        if config.bands != self.spectrum.bands:
-            raise DeepsepError(
-                f"the flow has {config.bands} bands, the spectrum {self.spectrum.bands}; make them equal"
-            )
+        self.spectrum.check_bands("flow", config.bands)
         return build_flow(config, rng)
 
     def encoder_config(self, raw: Any) -> WaveformEncoderConfig:
@@ -223,12 +220,9 @@ class WaveformDomain:
 
     def initialise(self, flow: Flow, examples: Examples, rng: torch.Generator) -> None:
         """See `Domain`."""
-        first = next(examples.batches)
-        more = max(1, WHITENING_SAMPLES // (len(first) * first.shape[2])) - 1
-        data = torch.cat([first, *(next(examples.batches) for _ in range(more))])
         if flow.spectrum is not None and examples.mean_spectrum is not None:
             flow.spectrum.copy_(examples.mean_spectrum)
-        flow.initialise(data, INIT_SIGMA, rng)
+        flow.initialise(examples.take(WHITENING_SAMPLES), INIT_SIGMA, rng)
 
     def encoder_task(
         self, model: Model, folders: Mapping[str, Folders], training: EncoderTraining, run: TaskRun
