@@ -11,8 +11,10 @@ import time
 import numpy as np
 import pytest
 import soundfile as sf
-from cli_fixtures import program, record, tree
+from cli_fixtures import FOUR, noise, program, record, tree
 from safetensors import safe_open
+from safetensors.numpy import load_file
+from tiny import folder_of
 from typer.testing import CliRunner
 
 from deepsep.cli.app import app
@@ -403,6 +405,10 @@ def test_priors_of_another_spectrum_are_refused_before_anything_is_read(small, t
         (1, "no subfolder named after a source", "{small}"),
         (1, "no recordings of", "tones={data}/tones"),
         (1, "unknown source 'voice'", "{data} voice={data}/tones"),
+        (1, "unknown source 'tones+voice'", "{data} tones+voice={data}/tones"),
+        (1, "a set must name some of", "{data} tones+bursts={data}/tones"),
+        (1, "a set must name some of", "{data} tones+tones={data}/tones"),
+        (1, "no layer of this one's shape", "{data} --init bundled"),
         (1, "no such folder", "{wrong}/nowhere"),
         (1, "no audio files", "tones={wrong}/empty bursts={data}/bursts"),
         (1, "no audio files", "{data} --mixtures {wrong}/empty"),
@@ -426,6 +432,43 @@ def test_an_encoder_that_cannot_be_trained_is_one_line(code, said, words, small,
     assert result == code, told
     assert len(told) == 1 and said in told[0], told
     assert tree(trained[0]) == before
+
+
+def test_records_of_several_sources_train_an_encoder_that_starts_from_another(tmp_path):
+    priors = folder_of(tmp_path / "priors", *FOUR)
+    for i, name in enumerate((*FOUR, "other+bass+drums")):
+        record(tmp_path / "data" / name / "a.wav", noise(3, seed=i))
+    (tmp_path / "data" / "notes+drums").mkdir()
+    words = (
+        "train-encoder",
+        "--priors",
+        priors,
+        tmp_path / "data",
+        "--workers",
+        0,
+        "--batch",
+        2,
+        "--set-share",
+        0.5,
+    )
+    shape = ("--widths", 4, "--bottleneck", 2, "--deep", 0, "--frames", 8)
+    code, told = run(*words, *shape, "--steps", 2)
+    assert code == 0, told
+    figures = json.loads((priors / "config.json").read_text())["encoder"]["simulated"]
+    assert {"SDR", "SDR with sets", "SDR vocals"} <= set(figures)
+    again = folder_of(tmp_path / "again", *FOUR)
+    code, told = run(*words[:2], again, *words[3:], *shape, "--steps", 1, "--init", again)
+    assert code == 1 and "has no encoder to start from" in told[0], told
+    code, told = run(*words[:2], again, *words[3:], *shape, "--steps", 1, "--lr", 1e-9, "--init", priors)
+    assert code == 0, told
+    first, second = (load_file(folder / "encoder.safetensors") for folder in (priors, again))
+    learnt = [name for name in first if not name.endswith(("running_mean", "running_var", "batches_tracked"))]
+    assert learnt
+    for name in learnt:
+        assert np.allclose(first[name], second[name], atol=1e-3), name
+    code, told = run("contrast-priors", "--priors", priors, tmp_path / "data", "-o", tmp_path / "out", "--steps", 1,
+                     "--workers", 0, "--frames", 8, "--batch", 2)  # fmt: skip
+    assert code == 0, told
 
 
 @pytest.mark.parametrize(

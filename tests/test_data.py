@@ -13,7 +13,17 @@ from deepsep.errors import DeepsepError
 from deepsep.progress import Listener
 from deepsep.recordings.banks import Bank, SampleBank
 from deepsep.recordings.files import find_audio
-from deepsep.spectral.mixtures import cleared, equaliser, gram_sums, mixtures, random_gains, simulate, stretch
+from deepsep.spectral.mixtures import (
+    SetBank,
+    cleared,
+    equaliser,
+    gram_sums,
+    mixtures,
+    random_gains,
+    set_gains,
+    simulate,
+    stretch,
+)
 from deepsep.spectral.powers import SPEEDS, PowerBank
 from deepsep.spectral.songs import song_batches
 from deepsep.spectral.spectrum import Spectrum
@@ -186,19 +196,70 @@ def test_simulated_mixtures_are_possible_and_repeat_with_their_seed(folders, tmp
         return next(simulate(banks, SPECTRUM, frames=24, batch=16, rng=rng, augment=augment))
 
     m = draw()
-    b, k, d, n = m.power_bkdn.shape
+    b, k, d, n = m.power_bpdn.shape
     assert (b, k, d, n) == (16, 2, SPECTRUM.bands, 24) and m.mix_bcdn.shape == (16, 4, d, n)
     # a mask's error is a squared distance: not negative; the cross sums add up to the mixture's power
-    gain = torch.rand(m.power_bkdn.shape)
-    error = gain**2 * m.total_bdn[:, None] - 2 * gain * m.cross_bkdn + m.power_bkdn
+    gain = torch.rand(m.power_bpdn.shape)
+    error = gain**2 * m.total_bdn[:, None] - 2 * gain * m.cross_bpdn + m.power_bpdn
     assert error.min() > -1e-3 * m.total_bdn.max()
     torch.testing.assert_close(
-        m.cross_bkdn.sum(1), m.total_bdn, rtol=1e-3, atol=1e-3 * float(m.total_bdn.max())
+        m.cross_bpdn.sum(1), m.total_bdn, rtol=1e-3, atol=1e-3 * float(m.total_bdn.max())
     )
     left_right = (m.mix_bcdn[:, 0] + m.mix_bcdn[:, 1]) * SPECTRUM.count_d[:, None]
     torch.testing.assert_close(left_right, m.total_bdn, rtol=1e-3, atol=1e-3)
     again = draw()
     assert all(torch.equal(getattr(m, f), getattr(again, f)) for f in m.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_set_stands_for_its_sources_in_both_channels(folders, tmp_path, augment):
+    """Three sources, of which the second and third are known only together: a record with tones left and right."""
+    t = np.arange(8 * RATE) / RATE
+    stereo = np.stack([np.sin(2 * np.pi * 500 * t), np.sin(2 * np.pi * 2000 * t)], 1)
+    (tmp_path / "set").mkdir()
+    sf.write(tmp_path / "set" / "record.wav", 0.2 * stereo, RATE, subtype="FLOAT")
+    banks = [build(SampleBank, [folders[i]], tmp_path / str(i)) for i in (1, 0, 0)]
+    sets = [SetBank((1, 2), build(SampleBank, [tmp_path / "set"], tmp_path / "cache"))]
+    rng = torch.Generator().manual_seed(1)
+    batches = simulate(
+        banks, SPECTRUM, frames=24, batch=32, rng=rng, extra=1, augment=augment, sets=sets, set_share=1.0
+    )
+    m = next(batches)
+    assert m.member_bpk.tolist() == 32 * [[[1, 0, 0], [0, 1, 1], [0, 0, 0]]]
+    assert float(m.power_bpdn[:, 2].max()) == 0
+    torch.testing.assert_close(
+        m.cross_bpdn.sum(1), m.total_bdn, rtol=1e-3, atol=1e-3 * float(m.total_bdn.max())
+    )
+    voice, record = m.power_bpdn[:, :2].flatten(2).sum(2).unbind(1)
+    without_voice = (voice == 0) & (record > 0)
+    assert 0 < without_voice.sum() < 20
+    left, right = m.mix_bcdn[without_voice, 0], m.mix_bcdn[without_voice, 1]
+    low, high = (round(hertz / RATE * SPECTRUM.n_fft) for hertz in (500, 2000))
+    band = SPECTRUM.band_f
+    one_sided = torch.stack(
+        [left[:, band[low]] / right[:, band[low]], right[:, band[high]] / left[:, band[high]]]
+    )
+    swapped = one_sided.mean((0, 2)) < 1
+    assert 0 < swapped.sum() < len(swapped), "the channels change places now and then"
+    assert (one_sided.log10().abs() > 1).all(), "and are not mixed"
+
+
+def test_sets_of_all_sources_are_never_drawn_unless_asked_for(folders, tmp_path):
+    banks = [build(SampleBank, [folder], tmp_path / "cache") for folder in folders]
+    sets = [SetBank((0,), banks[1])]
+    drawn = simulate(banks, SPECTRUM, frames=8, batch=2, rng=torch.Generator().manual_seed(0), sets=sets)
+    assert all(torch.equal(next(drawn).member_bpk[0], torch.eye(2)) for _ in range(10))
+
+
+def test_the_level_beside_a_set_is_that_of_a_singer():
+    """Around 5 dB below it, silent a third of the time; the set itself is kept as it is, or absent."""
+    gains = set_gains(np.array([0, 0, 1, 1]), 3, 4000, np.random.default_rng(0)).astype(np.float64)
+    voice = np.square(gains[:, :, 0]).mean(1)
+    assert 0.3 < (voice == 0).mean() < 0.4
+    assert -6 < np.median(10 * np.log10(voice[voice > 0])) < -4
+    record = np.abs(gains[:, :, 2:])
+    assert 0.03 < (record == 0).all((1, 2)).mean() < 0.1
+    assert set(record.sum((1, 2))) == {0.0, 2.0} and np.isin(record, [0, 1]).all()
 
 
 def test_stretches_that_are_mixed_anew_are_other_mixtures(folders, tmp_path, monkeypatch):
@@ -239,8 +300,8 @@ def test_mixtures_of_one_signal_are_that_signal():
     gram = torch.rand(1, 1, SPECTRUM.bands, 3) + 0.1
     m = mixtures(gram, torch.tensor([[[2.0], [1.0]]]), torch.tensor([0]), 1, SPECTRUM.count_d)
     torch.testing.assert_close(m.total_bdn, 5 * gram[0])
-    torch.testing.assert_close(m.power_bkdn[:, 0], m.total_bdn)
-    torch.testing.assert_close(m.cross_bkdn[:, 0], m.total_bdn)
+    torch.testing.assert_close(m.power_bpdn[:, 0], m.total_bdn)
+    torch.testing.assert_close(m.cross_bpdn[:, 0], m.total_bdn)
     torch.testing.assert_close(m.mix_bcdn[:, 2] * SPECTRUM.count_d[:, None], 4.5 * gram[0])
 
 
@@ -277,5 +338,5 @@ def test_parts_of_a_source_that_cancel_leave_no_negative_power():
     gram = gram_sums(SPECTRUM.stft(torch.cat([x, 0.37 * x, torch.ones_like(x)])), SPECTRUM)
     gains = torch.tensor([[0.37, -1.0, 1.0], [0.37, -1.0, 0.5]])[None]
     m = mixtures(gram, gains, torch.tensor([0, 0, 1]), 2, SPECTRUM.count_d)
-    assert m.power_bkdn.min() >= 0
-    assert SPECTRUM.to_x(m.power_bkdn).isfinite().all()
+    assert m.power_bpdn.min() >= 0
+    assert SPECTRUM.to_x(m.power_bpdn).isfinite().all()

@@ -1,6 +1,7 @@
 """The losses equal what they stand for, in cases where that can be worked out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -121,7 +122,7 @@ def test_gram_sums_give_the_powers_of_really_mixed_signals():
     torch.testing.assert_close(m.total_bdn, total.sum(1), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(m.mix_bcdn, stereo_power(mix_bcfn, SPECTRUM), rtol=1e-3, atol=1e-4)
     own = SPECTRUM.band_power(stems_bkcfn.abs().square()) * SPECTRUM.count_d[:, None]
-    torch.testing.assert_close(m.power_bkdn, own.sum(2), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(m.power_bpdn, own.sum(2), rtol=1e-4, atol=1e-4)
 
 
 def test_the_masked_error_by_gram_sums_is_the_error_at_full_resolution():
@@ -148,10 +149,44 @@ def test_the_masked_error_by_gram_sums_is_the_error_at_full_resolution():
     assert float(loss) == pytest.approx(float(-sdr.mean() + 0.5 * density), rel=1e-3)
 
 
+def test_of_a_set_the_sum_of_its_estimates_counts():
+    """Stems 1 and 2 known together: the error is that of their sum, and no density of either is asked for."""
+    m, stems_bkcfn = stereo_scene()
+    k, (b, d, n) = stems_bkcfn.shape[1], m.total_bdn.shape
+    both = stems_bkcfn[:, 1:].sum(1)
+    count = SPECTRUM.count_d[:, None]
+    power = SPECTRUM.band_power(both.abs().square()).sum(1) * count
+    cross = SPECTRUM.band_power((both * stems_bkcfn.sum(1).conj()).real).sum(1) * count
+    member = torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 0, 0]]).expand(b, -1, -1)
+    nothing = torch.zeros_like(power)
+    known = replace(
+        m,
+        power_bpdn=torch.stack([m.power_bpdn[:, 0], power, nothing], 1),
+        cross_bpdn=torch.stack([m.cross_bpdn[:, 0], cross, nothing], 1),
+        member_bpk=member,
+    )
+    log_gain = noise(b, k, d, n, seed=5).log_softmax(1)
+    log_std = 0.3 * noise(b, k, d, n, seed=6)
+    loss, figures = sleep_loss(BandPosterior(log_gain, log_std), known, SPECTRUM, density_weight=0.5)
+    mix_bcfn = stems_bkcfn.sum(1)
+    small = 10**-2.5 * mix_bcfn.abs().square().flatten(1).sum(1)
+    sdr = []
+    for true, gain in ((stems_bkcfn[:, 0], log_gain[:, 0].exp()), (both, log_gain[:, 1:].exp().sum(1))):
+        error = (SPECTRUM.expand(gain)[:, None] * mix_bcfn - true).abs().square().flatten(1).sum(1)
+        sdr.append(10 * torch.log10((true.abs().square().flatten(1).sum(1) + small) / (error + small)))
+    assert figures["SDR 0"] == pytest.approx(float(sdr[0].mean()), abs=1e-3)
+    assert math.isnan(figures["SDR 1"]) and math.isnan(figures["SDR 2"])
+    moved = BandPosterior(log_gain, log_std + torch.tensor([0.0, 1, 1])[:, None, None])
+    assert sleep_loss(moved, known, SPECTRUM, density_weight=0.5)[0] == loss
+    expected = -torch.stack(sdr).mean() + 0.5 * figures["-log q"]
+    assert float(loss) == pytest.approx(float(expected), rel=1e-3)
+
+
 def test_the_best_mask_for_a_source_alone_is_one():
     m, _ = stereo_scene(signals=4)
-    alone = type(m)(m.mix_bcdn, m.total_bdn, m.total_bdn[:, None], m.total_bdn[:, None])
-    q = BandPosterior(torch.zeros(alone.cross_bkdn.shape), torch.zeros(alone.cross_bkdn.shape))
+    only = torch.ones(len(m.total_bdn), 1, 1)
+    alone = type(m)(m.mix_bcdn, m.total_bdn, m.total_bdn[:, None], m.total_bdn[:, None], only)
+    q = BandPosterior(torch.zeros(alone.cross_bpdn.shape), torch.zeros(alone.cross_bpdn.shape))
     _, figures = sleep_loss(q, alone, SPECTRUM)
     assert figures["SDR"] == pytest.approx(25, abs=0.1)  # the ceiling that the relative floor sets
 

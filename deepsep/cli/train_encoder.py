@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +17,9 @@ from ..config import (
     SpectralEncoderConfig,
     WaveformEncoderConfig,
 )
+from ..errors import DeepsepError
 from .common import as_usage, set_threads, usage
+from .fetch import fetch, pinned_name
 from .options import (
     NETWORK,
     TRAINING,
@@ -42,6 +45,9 @@ from .training import (
     training_display,
     training_of,
 )
+
+if TYPE_CHECKING:
+    from ..inference.encoder import AmortizedPosterior
 
 __all__ = ["train_encoder"]
 
@@ -71,6 +77,23 @@ def train_encoder(
     elbo_weight: Annotated[
         float, typer.Option(min=0, help="Weight of the ELBO in both.", rich_help_panel=TRAINING)
     ] = ENCODER.elbo_weight,
+    set_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the mixtures with a recording of several sources, where there are folders of such.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = ENCODER.set_share,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRIORS",
+            help="Start from the weights of these priors' encoder (bundled, a folder, or org/name), where layers fit.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     minutes: MinutesOption = None,
     steps: StepsOption = ENCODER.steps,
     batch: MixturesOption = ENCODER.batch,
@@ -130,13 +153,10 @@ def train_encoder(
         unet = SpectralEncoderConfig(widths=sizes, bottleneck=bottleneck, deep=deep)
     if frames is not None and frames % unet.multiple:
         raise usage(f"--frames must be a multiple of {unet.multiple}")
-    networks: dict[DomainName, SpectralEncoderConfig | WaveformEncoderConfig] = {
-        "spectral": unet,
-        "waveform": WaveformEncoderConfig(hidden=hidden, layers=layers),
-    }
     training = training_of(
         EncoderTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
         objective=objective, elbo_weight=elbo_weight, mixtures=mixtures, workers=workers,
+        set_share=set_share,
     )  # fmt: skip
     with training_display("encoder", quiet) as display:
         from ..models import folder
@@ -145,8 +165,25 @@ def train_encoder(
         set_threads(threads)
         known = folder.read_config(priors)
         refuse_other_domains(context, OPTIONS, known["domain"])
+        networks: dict[DomainName, SpectralEncoderConfig | WaveformEncoderConfig] = {
+            "spectral": replace(unet, bands=folder.domain_of(known).spectrum.bands),
+            "waveform": WaveformEncoderConfig(hidden=hidden, layers=layers),
+        }
         result = run(
-            priors, source_folders(data, known["sources"]), network=networks[known["domain"]],
-            training=training, start=start_of(resume, overwrite), listener=display.listener,
+            priors, source_folders(data, known["sources"], sets=True), network=networks[known["domain"]],
+            training=training, init=encoder_of(init, quiet), start=start_of(resume, overwrite),
+            listener=display.listener,
         )  # fmt: skip
     finish(result, f"{priors}/encoder.safetensors", quiet)
+
+
+def encoder_of(priors: str | None, quiet: bool) -> AmortizedPosterior | None:
+    """The encoder of priors that a user named. DeepsepError for priors that have none."""
+    if priors is None:
+        return None
+    from ..models.folder import load_model
+
+    encoder = load_model(pinned_name(fetch(priors, quiet=quiet))).encoder
+    if encoder is None:
+        raise DeepsepError(f"{priors}: has no encoder to start from")
+    return encoder

@@ -74,23 +74,37 @@ def start_of(resume: bool, overwrite: bool) -> Start:
     return "resume" if resume else "overwrite" if overwrite else "new"
 
 
-def source_folders(items: list[str], sources: list[str]) -> dict[str, list[Path]]:
-    """Read NAME=DIR items, and folders with a subfolder for each source, into source -> folders."""
+def source_folders(items: list[str], sources: list[str], *, sets: bool = False) -> dict[str, list[Path]]:
+    """Read NAME=DIR items, and folders with a subfolder for each source, into source -> folders.
+
+    With `sets` a name may join several sources, as in drums+bass+other.
+    """
+    known = ", ".join(sources)
+
+    def canonical(name: str) -> str | None:
+        """The name with its sources in order, None where one is unknown."""
+        parts = name.split("+") if sets else [name]
+        if not all(part in sources for part in parts):
+            return None
+        return "+".join(sorted(parts, key=sources.index))
+
     folders: dict[str, list[Path]] = {}
     for item in items:
         name, equals, value = item.partition("=")
         if equals and not Path(item).exists():
-            if name not in sources:
-                raise DeepsepError(f"{item}: unknown source {name!r}; the priors are of {', '.join(sources)}")
-            folders.setdefault(name, []).append(Path(value))
+            source = canonical(name)
+            if source is None:
+                raise DeepsepError(f"{item}: unknown source {name!r}; the priors are of {known}")
+            folders.setdefault(source, []).append(Path(value))
             continue
         if not Path(item).is_dir():
             raise DeepsepError(f"{item}: no such folder")
-        inside = {s: Path(item) / s for s in sources if (Path(item) / s).is_dir()}
-        if not inside:
-            raise DeepsepError(f"{item}: no subfolder named after a source ({', '.join(sources)})")
-        for s, path in inside.items():
-            folders.setdefault(s, []).append(path)
+        inside = [(canonical(path.name), path) for path in sorted(Path(item).iterdir()) if path.is_dir()]
+        found = [(source, path) for source, path in inside if source]
+        if not found:
+            raise DeepsepError(f"{item}: no subfolder named after a source ({known})")
+        for source, path in found:
+            folders.setdefault(source, []).append(path)
     return folders
 
 

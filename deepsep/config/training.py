@@ -63,9 +63,12 @@ class EncoderTraining(TrainConfig):
     mixtures: Path | None = None  # unlabelled songs for the ELBO, in place of simulated mixtures
     workers: int = 1  # processes that simulate mixtures
     draws: int = 2  # stretches of sound that the mixtures of a batch are made of
+    set_share: float = 0.25  # of simulated mixtures with a set of sources, where there are recordings of sets
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
+        if not 0 <= self.set_share <= 1:
+            raise DeepsepError(f"set_share must lie between 0 and 1, got {self.set_share:g}")
         check_choice("objective", self.objective, Objective)
         if self.mixtures is not None and self.objective == "simulated":
             raise DeepsepError("mixtures are for the ELBO; the objective simulated has none")

@@ -75,10 +75,16 @@ def capped_sdr(power_bk: Tensor, error_bk: Tensor, total_b: Tensor) -> Tensor:
     return 10 * torch.log10((power_bk + small) / (error_bk + small))
 
 
-def sdr_figures(sdr_bk: Tensor, **more: Tensor) -> dict[str, float]:
-    """What a loss on simulated mixtures shows: the mean SDR, more, and the SDR of each stem by its number."""
-    figures = {"SDR": float(sdr_bk.detach().mean())} | {k: float(v.detach()) for k, v in more.items()}
-    return figures | {f"SDR {k}": float(v) for k, v in enumerate(sdr_bk.detach().mean(0))}
+def sdr_figures(sdr_bk: Tensor, known_bk: Tensor | None = None, **more: Tensor) -> dict[str, float]:
+    """What a loss on simulated mixtures shows: the mean SDR, more, and the SDR of each stem by its number.
+
+    Where not every stem is `known` these are means over those that are; nan if there are none.
+    """
+    sdr = sdr_bk.detach()
+    if known_bk is not None:
+        sdr = sdr.masked_fill(~known_bk, math.nan)
+    figures = {"SDR": float(sdr.nanmean())} | {k: float(v.detach()) for k, v in more.items()}
+    return figures | {f"SDR {k}": float(v) for k, v in enumerate(sdr.nanmean(0))}
 
 
 def gaussian_elbo(

@@ -180,15 +180,24 @@ class SampleBank:
 
     def draw(self, length: int, random: np.random.Generator) -> np.ndarray:
         """Draw a stretch of one channel, or the mean of two, at RMS about 1 or as is: float32 (length,)."""
+        parts = self.draw_channels(length, random)
+        mono = parts[int(random.integers(len(parts)))] if random.random() < 0.5 else sum(parts) / len(parts)
+        return np.resize(mono / (32767 * self.LEVEL), length)
+
+    def draw_stereo(self, length: int, random: np.random.Generator) -> np.ndarray:
+        """Draw a stretch of both channels, the same twice where there is one: float32 (2, length)."""
+        parts = self.draw_channels(length, random)
+        return np.stack([np.resize(x / (32767 * self.LEVEL), length) for x in (parts[0], parts[-1])])
+
+    def draw_channels(self, length: int, random: np.random.Generator) -> list[np.ndarray]:
+        """Draw a stretch of up to `length` samples, in each of its channels, as stored."""
         weight = shares(self.pieces[:, 1], self.pieces[:, 3])
         offset, samples, channels, _, stride = self.pieces[random.choice(len(weight), p=weight)]
         at = int(random.integers(0, max(1, samples - length + 1)))
         have = min(length, int(samples))
-        parts = [
+        return [
             self.samples[offset + c * stride + at :][:have].astype(np.float32) for c in range(int(channels))
         ]
-        mono = parts[int(random.integers(len(parts)))] if random.random() < 0.5 else sum(parts) / len(parts)
-        return np.resize(mono / (32767 * self.LEVEL), length)
 
     def stretches(self, count: int, length: int, rng: torch.Generator, *, vary: bool) -> Tensor:
         """Draw stretches, (count, length); with `vary` at random levels and polarities.

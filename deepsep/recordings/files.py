@@ -16,11 +16,26 @@ from ..audio.loudness import Loudness
 from ..errors import DeepsepError
 from ..progress import Listener
 
-__all__ = ["Folders", "Place", "cached", "contents", "file_rms", "find_audio", "gather", "paths_of"]
+__all__ = [
+    "Folders",
+    "Place",
+    "cached",
+    "contents",
+    "file_rms",
+    "find_audio",
+    "gather",
+    "paths_of",
+    "set_members",
+]
 
 Place = str | PathLike[str]
 
 Folders = Sequence[Path]  # of recordings; each is drawn from by the cube root of its length
+
+
+def set_members(name: str) -> list[str]:
+    """The sources in the name of a folder of recordings: "drums" is one, "drums+bass+other" are three together."""
+    return [source.strip() for source in name.split("+")]
 
 
 def paths_of(data: Place | Sequence[Place]) -> list[Path]:

@@ -91,7 +91,7 @@ class SpectralDomain:
 
     def encoder_config(self, raw: Any) -> SpectralEncoderConfig:
         """See `Domain`."""
-        return from_dict(SpectralEncoderConfig, raw)
+        return from_dict(SpectralEncoderConfig, {"bands": self.spectrum.bands, **raw})
 
     def build_encoder(self, config: SpectralEncoderConfig, stems: int) -> AmortizedPosterior:
         """See `Domain`."""

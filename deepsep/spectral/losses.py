@@ -1,6 +1,6 @@
 """What training on simulated mixtures minimises: a model and a batch -> (loss, figures to show).
 
-Shape suffixes: b batch, k stem, c plane, d band, n frame.
+Shape suffixes: b batch, k stem, p part of a mixture, c plane, d band, n frame.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .likelihood import BandLikelihood, wiener_gains
 from .mixtures import Mixtures
 from .spectrum import Spectrum
 
-__all__ = ["contrast_loss", "elbo", "sleep_loss"]
+__all__ = ["contrast_loss", "elbo", "mixture_sdr", "sleep_loss"]
 
 CONTRAST_SIGMA = (0.4, 1.3)  # noise levels at which Langevin walks
 LIKELIHOOD_EVERY = 4  # steps of contrast to one with likelihood, on average
@@ -26,9 +26,10 @@ ELBO_SIGMA = 0.3  # noise level at which the priors judge an encoder's estimates
 
 
 def mixture_sdr(gain_bkdn: Tensor, m: Mixtures) -> Tensor:
-    """The `capped_sdr` of stems that gains make of simulated mixtures: (b, k)."""
-    error = gain_bkdn.square() * m.total_bdn[:, None] - 2 * gain_bkdn * m.cross_bkdn + m.power_bkdn
-    energy = m.power_bkdn.flatten(2).sum(2)
+    """The `capped_sdr` of the parts that stems' gains make of simulated mixtures: (b, p)."""
+    gain = torch.einsum("bkdn,bpk->bpdn", gain_bkdn, m.member_bpk)
+    error = gain.square() * m.total_bdn[:, None] - 2 * gain * m.cross_bpdn + m.power_bpdn
+    energy = m.power_bpdn.flatten(2).sum(2)
     return capped_sdr(energy, error.flatten(2).sum(2), m.total_bdn.flatten(1).sum(1))
 
 
@@ -37,13 +38,18 @@ def sleep_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Simulated mixtures with known sources ("sleep phase" of Hinton et al. 1995, source-only supervision).
 
-    The Wiener estimates' SDR, negative and in dB (`capped_sdr`), plus -log q(x_true | m).
+    The Wiener estimates' SDR, negative and in dB (`capped_sdr`), plus -log q(x_true | m) of the stems that are known
+    one by one; of a set the sum of its estimates counts.
     """
-    sdr_bk = mixture_sdr(posterior.log_gain.exp(), m)
-    x_true = spectrum.to_x(m.power_bkdn / (2 * spectrum.count_d[:, None]))
+    members_bp = m.member_bpk.sum(2)
+    known, single = members_bp > 0, (members_bp == 1).to(m.total_bdn)
+    sdr_bp = mixture_sdr(posterior.log_gain.exp(), m)
+    x_true = spectrum.to_x(m.power_bpdn / (2 * spectrum.count_d[:, None]))
     mean = posterior.mean(m.total_bdn / (2 * spectrum.count_d[:, None]), spectrum)
-    density = (0.5 * ((x_true - mean) * (-posterior.log_std).exp()).square() + posterior.log_std).mean()
-    return -sdr_bk.mean() + density_weight * density, sdr_figures(sdr_bk, **{"-log q": density})
+    surprise = 0.5 * ((x_true - mean) * (-posterior.log_std).exp()).square() + posterior.log_std
+    density = (surprise.mean((2, 3)) * single).sum() / single.sum().clamp_min(1)
+    figures = sdr_figures(sdr_bp, members_bp == 1, **{"-log q": density})
+    return -sdr_bp[known].mean() + density_weight * density, figures
 
 
 def elbo(
@@ -77,7 +83,7 @@ def contrast_loss(
     sigma = (low + (high - low) * torch.rand(len(m.total_bdn), generator=rng)).exp()
     share, scale = torch.rand(2, len(sigma), 1, 1, 1, generator=rng)
     share = share**0.7
-    truth = (m.power_bkdn + 1e-3 * m.total_bdn[:, None] + 1e-6).log().log_softmax(1)
+    truth = (m.power_bpdn + 1e-3 * m.total_bdn[:, None] + 1e-6).log().log_softmax(1)
     gain = ((1 - share) * truth + share * start_kd[..., None].log()).softmax(1)
     position = spectrum.to_x((m.total_bdn / count)[:, None] * gain)
     noise = torch.randn(position.shape, generator=rng)
@@ -87,7 +93,7 @@ def contrast_loss(
     value = -sdr_bk.mean()
     figures = sdr_figures(sdr_bk)
     if likelihood_weight > 0 and float(torch.rand((), generator=rng)) * LIKELIHOOD_EVERY < 1:
-        x = spectrum.to_x(m.power_bkdn / count)
+        x = spectrum.to_x(m.power_bpdn / count)
         bits = torch.stack([prior_loss(p, x[:, k], rng)[0] for k, p in enumerate(priors)]).mean()
         value = value + LIKELIHOOD_EVERY * likelihood_weight * bits
         figures["bits/dim"] = float(bits.detach())

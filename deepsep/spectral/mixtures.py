@@ -1,6 +1,9 @@
 """Simulated mixtures of solo recordings: the model's own draws, sources independent of one another.
 
-Shape suffixes: b batch, k stem, g signal of a simulated mixture, d band, n frame, t sample.
+A recording of several sources together, in unknown shares, may stand in for these sources: a set.
+
+Shape suffixes: b batch, k stem, p part (a stem, or a set of stems known only by its sum), g signal of a simulated
+mixture, c plane or audio channel, d band, n frame, t sample.
 
 The squared error of a mask needs sums over each band only, and all of those follow from the signals' Gram sums
 sum_f Re(S_i S_j*), so one STFT of each signal gives many mixtures (new gains, signs, places, silences).
@@ -9,7 +12,7 @@ sum_f Re(S_i S_j*), so one STFT of each signal gives many mixtures (new gains, s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +22,7 @@ from ..audio.resampling import resample
 from ..recordings.banks import SampleBank
 from .spectrum import Spectrum
 
-__all__ = ["Mixtures", "concatenated", "simulate"]
+__all__ = ["Mixtures", "SetBank", "concatenated", "simulate"]
 
 REPLAYED = 96  # draws of stretches that a simulator keeps, to mix them anew
 
@@ -29,14 +32,24 @@ class Mixtures:
     """A batch of simulated stereo mixtures of RMS about 1, by their sums over each band's bins.
 
     mix_bcdn: mean power of left, right, mid and side in each band (c = 4). total_bdn: P = sum |M|^2 over bins and
-    the two channels; cross_bkdn: C_k = sum Re(S_k M*); power_bkdn: Q_k = sum |S_k|^2. The squared error of a
-    mask g is g^2 P - 2 g C + Q.
+    the two channels; cross_bpdn: C_p = sum Re(S_p M*); power_bpdn: Q_p = sum |S_p|^2. The squared error of a
+    mask g is g^2 P - 2 g C + Q. member_bpk: 1 where stem k belongs to part p. There are as many parts as stems: part
+    k is stem k alone, or the set whose first member is stem k; the rows of its other members are 0.
     """
 
     mix_bcdn: Tensor
     total_bdn: Tensor
-    cross_bkdn: Tensor
-    power_bkdn: Tensor
+    cross_bpdn: Tensor
+    power_bpdn: Tensor
+    member_bpk: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SetBank:
+    """Recordings of several sources together: the numbers of these sources, in order, and the recordings."""
+
+    members: tuple[int, ...]
+    bank: SampleBank
 
 
 def concatenated(batches: Sequence[Mixtures]) -> Mixtures:
@@ -54,34 +67,85 @@ def simulate(
     rng: torch.Generator,
     extra: int = 2,
     augment: bool = True,
+    sets: Sequence[SetBank] = (),
+    set_share: float = 0.0,
 ) -> Iterator[Mixtures]:
     """Endless batches of simulated mixtures: the model's own draws, sources independent of one another.
 
     Every batch is `batch` mixtures of the same g = len(banks) + extra stretches of sound. With `augment` half of the
-    batches mix stretches anew that were heard before: other equalisation, levels, signs and places.
+    batches mix stretches anew that were heard before: other equalisation, levels, signs and places. A share
+    `set_share` of the batches has one of the `sets` in both channels, and the sources outside it from `banks`.
     """
     random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
     length = (frames + 3) * spectrum.hop
-    heard: list[tuple[np.ndarray, Tensor]] = []
+    heard: list[tuple[Signals, Tensor]] = []
     while True:
         if len(heard) == REPLAYED and random.random() < 0.5:
-            source, gram = heard[random.integers(REPLAYED)]
+            signals, gram = heard[random.integers(REPLAYED)]
         else:
-            source = np.concatenate([np.arange(len(banks)), random.integers(len(banks), size=extra)])
-            signals = [stretch(banks[k], length, spectrum.rate, random, augment) for k in source]
-            gram = gram_sums(spectrum.stft(torch.from_numpy(np.stack(signals))), spectrum)
+            if sets and random.random() < set_share:
+                signals, drawn = draw_set(banks, sets, extra, length, spectrum.rate, random, augment)
+            else:
+                signals, drawn = draw_solos(banks, extra, length, spectrum.rate, random, augment)
+            gram = gram_sums(spectrum.stft(torch.from_numpy(drawn)), spectrum)
             if augment and len(heard) < REPLAYED:
-                heard.append((source, gram))
+                heard.append((signals, gram))
             elif augment:
-                heard[random.integers(REPLAYED)] = source, gram
+                heard[random.integers(REPLAYED)] = signals, gram
         mixed = gram
         if augment and random.random() < 0.6:  # as from a studio; else as the instruments sounded
-            gain = equaliser(len(source), spectrum, random)
+            gain = equaliser(len(signals.source), spectrum, random)
             gain = gain * cleared(gram.diagonal().movedim(-1, 0) * gain[..., None] ** 2, spectrum, random)
+            if signals.members:  # both channels alike, and a whole record keeps its low end
+                gain[-2:] = equaliser(1, spectrum, random)
             mixed = gram * (gain[:, None] * gain)[..., None]
-        gains = torch.from_numpy(random_gains(source, len(banks), batch, random))
-        batch_of = mixtures(mixed, gains, torch.from_numpy(source), len(banks), spectrum.count_d)
+        make = set_gains if signals.members else random_gains
+        gains = torch.from_numpy(make(signals.source, len(banks), batch, random))
+        batch_of = mixtures(
+            mixed, gains, torch.from_numpy(signals.source), len(banks), spectrum.count_d, signals.members
+        )
         yield levelled(batch_of, random, spectrum)
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Whose each signal is, and the members of a set, whose left and right channel are the last two signals."""
+
+    source: np.ndarray
+    members: tuple[int, ...] = ()
+
+
+def draw_solos(
+    banks: Sequence[SampleBank],
+    extra: int,
+    length: int,
+    rate: int,
+    random: np.random.Generator,
+    augment: bool,
+) -> tuple[Signals, np.ndarray]:
+    """A stretch of every source and `extra` of any: float32 (g, length)."""
+    source = np.concatenate([np.arange(len(banks)), random.integers(len(banks), size=extra)])
+    signals = [stretch(banks[k], length, rate, random, augment) for k in source]
+    return Signals(source), np.stack(signals)
+
+
+def draw_set(
+    banks: Sequence[SampleBank],
+    sets: Sequence[SetBank],
+    extra: int,
+    length: int,
+    rate: int,
+    random: np.random.Generator,
+    augment: bool,
+) -> tuple[Signals, np.ndarray]:
+    """A stretch of each source outside of one set, `extra` of any of these, then the set's two channels."""
+    chosen = sets[int(random.integers(len(sets)))]
+    outside = np.array([k for k in range(len(banks)) if k not in chosen.members])
+    source = np.concatenate([outside, random.choice(outside, extra)])
+    solos = [stretch(banks[k], length, rate, random, augment) for k in source]
+    both = stereo_stretch(chosen.bank, length, rate, random, augment)
+    whose = np.concatenate([source, [chosen.members[0]] * 2])
+    return Signals(whose, chosen.members), np.concatenate([np.stack(solos), both])
 
 
 def gram_sums(spectra_gfn: Tensor, spectrum: Spectrum) -> Tensor:
@@ -96,8 +160,13 @@ def gram_sums(spectra_gfn: Tensor, spectrum: Spectrum) -> Tensor:
     return out
 
 
-def mixtures(gram: Tensor, gains: Tensor, source: Tensor, stems: int, count_d: Tensor) -> Mixtures:
-    """Mixtures of g signals by gains (b, 2, g) for left and right; `source` (g,) says whose each signal is."""
+def mixtures(
+    gram: Tensor, gains: Tensor, source: Tensor, stems: int, count_d: Tensor, members: Sequence[int] = ()
+) -> Mixtures:
+    """Mixtures of g signals by gains (b, 2, g) for left and right; `source` (g,) says whose each signal is.
+
+    Signals of the first of several `members` are those of all of them.
+    """
     owner = torch.nn.functional.one_hot(source, stems).to(gains).T  # (k, g)
     both = gram.flatten(2)
     parts = torch.einsum("bcg,kg->bckg", gains, owner)
@@ -112,11 +181,16 @@ def mixtures(gram: Tensor, gains: Tensor, source: Tensor, stems: int, count_d: T
     shape = gram.shape[2:]
     planes = torch.stack([left, right, mid, side], 1).clamp_min(0)
     mix = planes.reshape(*planes.shape[:2], *shape) / count_d[:, None]
+    member = torch.eye(stems)
+    if members:
+        member[list(members)] = 0
+        member[members[0], list(members)] = 1
     return Mixtures(
         mix,
-        (left + right).reshape(-1, *shape),
+        (left + right).clamp_min(0).reshape(-1, *shape),
         cross.sum(1).reshape(*own.shape[:2], *shape),
         own.clamp_min(0).reshape(*own.shape[:2], *shape),  # parts that cancel leave rounding errors
+        member.expand(len(gains), -1, -1),
     )
 
 
@@ -138,6 +212,30 @@ def random_gains(source: np.ndarray, stems: int, batch: int, random: np.random.G
     return result
 
 
+def set_gains(source: np.ndarray, stems: int, batch: int, random: np.random.Generator) -> np.ndarray:
+    """`random_gains` where the last two signals are the channels of a set: both kept, perhaps swapped, one level.
+
+    The sources outside it lie about 5 dB below it, as a singer does, and a third of the time they are silent.
+    """
+    g = len(source)
+    gains = random_gains(source, stems, batch, random)
+    outside = source[:-2]
+    level = 10 ** (random.normal(-5, 4.5, (batch, stems)).clip(-24, 8) / 20)
+    level *= random.random((batch, stems)) > 0.25
+    power = np.square(gains[:, :, :-2]).mean(1, keepdims=True)
+    place = gains[:, :, :-2] / np.sqrt(np.where(power > 0, power, 1))
+    second = np.where(
+        np.arange(g - 2) >= len(set(outside.tolist())), random.random((batch, g - 2)) < 0.3, True
+    )
+    gains[:, :, :-2] = place * (level[:, outside] * second)[:, None]
+    swap = random.random(batch) < 0.5
+    sign = random.choice([-1.0, 1.0], batch)
+    gains[:, :, -2:] = np.where(swap[:, None, None], np.eye(2)[::-1], np.eye(2)) * sign[:, None, None]
+    alone = random.random(batch) < 0.06  # the sources outside, with nothing else
+    gains[alone, :, -2:] = 0
+    return gains
+
+
 def stretch(
     bank: SampleBank, length: int, rate: int, random: np.random.Generator, augment: bool
 ) -> np.ndarray:
@@ -147,6 +245,17 @@ def stretch(
     if augment:
         x = performed(resample(x[None], round(rate * speed), rate)[0], rate, random)
     return x[:length] if len(x) >= length else np.pad(x, (0, length - len(x)))
+
+
+def stereo_stretch(
+    bank: SampleBank, length: int, rate: int, random: np.random.Generator, augment: bool
+) -> np.ndarray:
+    """Some stretch of both channels of a bank's recordings, float32 (2, length); with `augment` at another speed."""
+    speed = 2 ** (random.uniform(-2, 2) / 12) if augment else 1.0
+    x = bank.draw_stereo(int(length * speed) + 64, random)
+    if augment:
+        x = resample(x, round(rate * speed), rate)
+    return np.pad(x, ((0, 0), (0, max(0, length - x.shape[1]))))[:, :length]
 
 
 def performed(samples_t: np.ndarray, rate: int, random: np.random.Generator) -> np.ndarray:
@@ -206,6 +315,7 @@ def levelled(m: Mixtures, random: np.random.Generator, spectrum: Spectrum) -> Mi
         10 ** (random.normal(0, 3, len(rms2)).clip(-15, 6) / 10)
     ).float() / rms2.clamp_min(1e-8)
     s = scale[:, None, None]
-    return Mixtures(
-        m.mix_bcdn * s[..., None], m.total_bdn * s, m.cross_bkdn * s[..., None], m.power_bkdn * s[..., None]
-    )
+    return replace(
+        m, mix_bcdn=m.mix_bcdn * s[..., None], total_bdn=m.total_bdn * s,
+        cross_bpdn=m.cross_bpdn * s[..., None], power_bpdn=m.power_bpdn * s[..., None],
+    )  # fmt: skip

@@ -17,12 +17,12 @@ from ..flows.flow import Flow
 from ..inference.domain import Task, TaskRun
 from ..inference.model import Model
 from ..recordings.banks import HELD_OUT, SampleBank
-from ..recordings.files import Folders, find_audio
+from ..recordings.files import Folders, find_audio, set_members
 from ..recordings.simulate import simulated
 from .encoder import UNet, mixture_features
 from .infer import stationary_gains
-from .losses import contrast_loss, elbo, sleep_loss
-from .mixtures import Mixtures, concatenated, simulate
+from .losses import contrast_loss, elbo, mixture_sdr, sleep_loss
+from .mixtures import Mixtures, SetBank, concatenated, simulate
 from .songs import song_batches
 from .spectrum import Spectrum
 
@@ -39,10 +39,14 @@ class Simulation:
     spectrum: SpectrumConfig
     frames: int
     batch: int  # mixtures of the same stretches of sound
+    sets: Sequence[SetBank] = ()
+    set_share: float = 0.0
 
     def __call__(self, rng: torch.Generator) -> Iterator[Mixtures]:
-        spectrum = Spectrum(self.spectrum)
-        return simulate(self.banks, spectrum, frames=self.frames, batch=self.batch, rng=rng)
+        return simulate(
+            self.banks, Spectrum(self.spectrum), frames=self.frames, batch=self.batch, rng=rng,
+            sets=self.sets, set_share=self.set_share,
+        )  # fmt: skip
 
 
 def solo_banks(
@@ -58,27 +62,51 @@ def solo_banks(
     return list(train), list(test)
 
 
+def set_banks(
+    model: Model, folders: Mapping[str, Folders], spectrum: Spectrum, run: TaskRun
+) -> tuple[list[SetBank], list[SetBank]]:
+    """The recordings of several sources together, to train on and held out."""
+    train: list[SetBank] = []
+    test: list[SetBank] = []
+    for name, paths in folders.items():
+        if name in model.sources:
+            continue
+        members = tuple(map(model.sources.index, set_members(name)))
+        whole = SampleBank.build(paths, spectrum.rate, run.cache / name, run.listener)
+        for banks, bank in zip((train, test), whole.split(HELD_OUT), strict=True):
+            banks.append(SetBank(members, bank))
+    return train, test
+
+
 def mixture_batches(
     banks: Sequence[SampleBank],
     model: Model,
     training: EncoderTraining | ContrastTraining,
     frames: int,
     run: TaskRun,
+    sets: Sequence[SetBank] = (),
+    set_share: float = 0.0,
 ) -> Iterator[Mixtures]:
     """Endless batches of simulated mixtures; those of a resumed run are others than before."""
     seed = int(torch.randint(2**31, (1,), generator=run.rng)) + run.steps_before
     each = max(1, training.batch // training.draws)
-    make = Simulation(banks, model.domain.spectrum, frames, each)
+    make = Simulation(banks, model.domain.spectrum, frames, each, sets, set_share)
     drawn = simulated(make, seed, workers=training.workers, draws=training.draws)
     return (concatenated(batches) for batches in drawn)
 
 
 def held_out_mixtures(
-    banks: Sequence[SampleBank], spectrum: Spectrum, frames: int, batches: int
+    banks: Sequence[SampleBank],
+    spectrum: Spectrum,
+    frames: int,
+    batches: int,
+    sets: Sequence[SetBank] = (),
 ) -> list[Mixtures]:
-    """The same mixtures every time, of recordings that are held out."""
+    """The same mixtures every time, of recordings that are held out; each with one of the sets, if there are any."""
     steady = torch.Generator().manual_seed(1)
-    drawn = simulate(banks, spectrum, frames=frames, batch=4, rng=steady, augment=False)
+    drawn = simulate(
+        banks, spectrum, frames=frames, batch=4, rng=steady, augment=False, sets=sets, set_share=1.0
+    )
     return list(islice(drawn, batches))
 
 
@@ -91,7 +119,8 @@ def encoder_task(
     if training.mixtures:
         find_audio(training.mixtures)  # a mistyped folder is an error before hours are spent
     banks, unseen = solo_banks(model, folders, spectrum, run)
-    batches = mixture_batches(banks, model, training, frames, run)
+    sets, unseen_sets = set_banks(model, folders, spectrum, run)
+    batches = mixture_batches(banks, model, training, frames, run, sets, training.set_share)
     half = max(1, training.batch // training.draws // 2)
     songs = None
     if training.mixtures:
@@ -115,10 +144,15 @@ def encoder_task(
         return value, figures
 
     test = concatenated(held_out_mixtures(unseen, spectrum, frames, 12))
+    sets_test = concatenated(held_out_mixtures(unseen, spectrum, frames, 12, unseen_sets)) if sets else None
 
     @torch.no_grad()
     def evaluate(average: UNet) -> Figures:
         _, figures = sleep_loss(average(mixture_features(test.mix_bcdn, spectrum)), test, spectrum)
+        if sets_test:
+            posterior = average(mixture_features(sets_test.mix_bcdn, spectrum))
+            sdr_bp = mixture_sdr(posterior.log_gain.exp(), sets_test)
+            figures["SDR with sets"] = float(sdr_bp[sets_test.member_bpk.any(2)].mean())
         return figures
 
     return Task(batches, loss, evaluate)
@@ -144,5 +178,5 @@ def contrast_task(
         rows = [loss(average, m, rng)[1] for m in test]
         return {k: sum(row[k] for row in rows) / len(rows) for k in rows[0] if k.startswith("SDR")}
 
-    solos = spectrum.to_x(concatenated(test).power_bkdn / (2 * spectrum.count_d[:, None]))
+    solos = spectrum.to_x(concatenated(test).power_bpdn / (2 * spectrum.count_d[:, None]))
     return Task(batches, loss, evaluate, dict(zip(model.sources, solos.unbind(1), strict=True)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..config import (
     EncoderTraining,
@@ -15,6 +16,7 @@ from ..config import (
     WaveformEncoderConfig,
     to_dict,
 )
+from ..errors import DeepsepError
 from ..inference.domain import TaskRun
 from ..inference.encoder import AmortizedPosterior
 from ..models import folder as folders
@@ -33,6 +35,7 @@ def train_encoder(
     *,
     network: SpectralEncoderConfig | WaveformEncoderConfig | None = None,
     training: EncoderTraining | None = None,
+    init: AmortizedPosterior | None = None,
     start: Start = "new",
     listener: Listener | None = None,
 ) -> TrainResult:
@@ -40,11 +43,14 @@ def train_encoder(
 
     Args:
         priors: the priors folder.
-        data: source -> one folder of solo recordings or several, for each source of the priors folder.
+        data: source -> one folder of solo recordings or several, for each source of the priors folder. A key such
+            as "drums+bass+other" is a set: recordings of these sources together, in both channels.
         network: the network's shape, by default that of the priors' domain.
         training: how long, at which rate, from which seed, and the objective: "simulated" (mixtures of independently
             drawn sources, which are known), "elbo" (thesis Eq. 13 under the fixed priors, sources never looked at)
             or "both". Songs in `training.mixtures` take the simulated mixtures' place in the ELBO.
+        init: an encoder whose weights to start from, such as `load_priors().encoder`; layers of other shapes than
+            this one's start fresh.
         start, listener: as in `train_prior`.
 
     Raises DeepsepError as `train_prior` does, and for sources without recordings.
@@ -69,13 +75,16 @@ def train_encoder(
     model = folders.load(priors, encoder=False)
     network = network or model.domain.encoder_config({})
     solos = {source: paths_of(places) for source, places in data.items()}
-    check_data(model, priors, solos)
+    check_data(model, priors, solos, sets=True)
     model.domain.check_training(training, network)
     with fresh_weights(training.seed):
         encoder = model.domain.build_encoder(network, len(model.sources))
+    if init is not None:
+        copy_weights(init, encoder)
     identity: dict[str, Any] = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
     checkpoint = priors / "training" / "encoder.safetensors"
-    remarks, before = prepare(priors, "encoder", identity, [solos[s] for s in model.sources], start, listener)
+    order = [*model.sources, *sorted(set(solos) - set(model.sources))]
+    remarks, before = prepare(priors, "encoder", identity, [solos[s] for s in order], start, listener)
     rng = torch.Generator().manual_seed(training.seed)
     task = named_by_source(
         model.domain.encoder_task(
@@ -96,3 +105,17 @@ def train_encoder(
         on_save=save, on_step=listener.step,
     )  # fmt: skip
     return train(encoder, task, training, run)[1]
+
+
+@torch.no_grad()
+def copy_weights(given: nn.Module, module: nn.Module) -> None:
+    """Copy the weights of every layer of the same name and shape. DeepsepError if there is none."""
+    known = given.state_dict()
+    fitting = {
+        name: known[name]
+        for name, tensor in module.state_dict().items()
+        if name in known and known[name].shape == tensor.shape
+    }
+    if all(tensor.ndim < 2 for tensor in fitting.values()):
+        raise DeepsepError("the encoder to start from has no layer of this one's shape")
+    module.load_state_dict(fitting, strict=False)

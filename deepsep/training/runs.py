@@ -19,7 +19,7 @@ from ..inference.losses import bits_per_dim
 from ..inference.model import Model
 from ..models import folder as folders
 from ..progress import Listener
-from ..recordings.files import Folders, contents
+from ..recordings.files import Folders, contents, set_members
 from .checkpoint import check_checkpoint
 
 __all__ = [
@@ -90,10 +90,22 @@ def fresh_weights(seed: int) -> Iterator[None]:
         yield
 
 
-def check_data(model: Model, priors: Path, data: Mapping[str, Folders]) -> None:
-    """Raise DeepsepError unless there are folders of recordings for each source of a model, and no others."""
-    if unknown := [s for s in data if s not in model.sources]:
-        raise DeepsepError(f"unknown source {unknown[0]!r}; {priors} has {', '.join(model.sources)}")
+def check_data(model: Model, priors: Path, data: Mapping[str, Folders], *, sets: bool = False) -> None:
+    """Raise DeepsepError unless there are folders of recordings for each source of a model, and no others.
+
+    With `sets` there may also be folders of several sources together, as in "drums+bass", but not of all of them.
+    """
+    known = ", ".join(model.sources)
+    for name in data:
+        members = set_members(name)
+        if unknown := [s for s in members if s not in model.sources]:
+            raise DeepsepError(f"unknown source {unknown[0]!r}; {priors} has {known}")
+        if len(members) > 1 and not sets:
+            raise DeepsepError(f"{name}: several sources together do not train this; give solo recordings")
+        if len(set(members)) < len(members) or len(members) == len(model.sources) > 1:
+            raise DeepsepError(
+                f"{name}: a set must name some of {known}, each once; songs with all of them go to --mixtures"
+            )
     if missing := [s for s in model.sources if s not in data]:
         raise DeepsepError(
             f"no recordings of {', '.join(missing)}; give a folder for each source of {priors}"

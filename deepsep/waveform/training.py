@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import EncoderTraining, WaveformConfig
+from ..errors import DeepsepError
 from ..inference.domain import Task, TaskRun
 from ..inference.mixture import mix
 from ..inference.model import Model
@@ -39,6 +40,8 @@ def encoder_task(
     run: TaskRun,
 ) -> Task:
     """See `Domain.encoder_task` (thesis Algorithm 3)."""
+    if sets := set(folders) - set(model.sources):
+        raise DeepsepError(f"{min(sets)}: encoders of samples train on solo recordings alone")
     if training.mixtures:
         find_audio(training.mixtures)  # a mistyped folder is an error before hours are spent
     as_is = config.level == "absolute"

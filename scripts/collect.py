@@ -1,0 +1,316 @@
+"""Lays out everything that the bundled weights are trained on, and the excerpts they are judged by, in one folder.
+
+Usage: python scripts/collect.py CORPUS OUT [--only STEP,STEP...] [--minutes 160]
+
+CORPUS is the folder of solo recordings and records that docs/training_recordings.txt lists (vocals/, drums/, bass/,
+other/, accompaniment/, midi/, render.py, debian_music.tsv). Written are
+
+    OUT/data/SOURCE/ORIGIN/            solo recordings, by origin
+    OUT/data/drums+bass+other/ORIGIN/  records without singing: sets of sources
+    OUT/mixtures/                      songs with singers, unlabelled
+    OUT/songs/NAME/                    development songs and excerpts; never trained on
+
+in steps, each of which is left out where its result is there already: solos, debian (records and drum sounds from
+Debian packages, checked by their SHA-256), render (MIDI), synthesise, voices (other singers made of those there are),
+excerpts. They need apt-get, dpkg, fluidsynth with two SoundFonts (see render.py), and pip install mido pyworld
+'setuptools<81'.
+"""
+
+import argparse
+import csv
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+HERE = Path(__file__).resolve().parent
+RATE = 44100
+SET = "drums+bass+other"
+STEPS = ("solos", "debian", "render", "synthesise", "voices", "excerpts")
+
+ORIGINS = {  # file name's start -> origin, where it is not the same
+    "dorodoro": "banks", "erithacus": "banks", "kumi": "banks", "scottpoid": "banks",
+}  # fmt: skip
+
+# held out: singers' files and records that only the excerpts hear
+HELD_OUT_VOICES = ("producer_04", "producer_09")
+HELD_OUT_RECORDS = (
+    "mcl_jukebox_track_3", "mcl_jukebox_track_5", "voxelibre_Jester-Flock-of-One",
+    "voxelibre_exhale_and_tim_unwin-valley_of_ghosts", "digabi_hyde_acoustically_driven_instrumental",
+    "digabi_trow_acoustic_guitar_arrangement_for_song", "voxelibre_diminixed-nevergrowup04", "mcl_jukebox_track_7",
+)  # fmt: skip
+EXCERPTS = [  # record, where in seconds; voice, where in seconds; level of the voice in dB below the record
+    (0, 60, "producer_04", 8, 3), (1, 40, "songs/potassium/vocals", 60, 5),
+    (2, 30, "producer_09", 5, 6), (3, 50, "producer_04", 60, 4),
+    (4, 30, "songs/potassium/vocals", 100, 2), (5, 40, "producer_09", 50, 6),
+    (6, 30, "producer_04", 90, 8), (7, 45, "songs/potassium/vocals", 150, 6),
+]  # fmt: skip
+EXCERPT_SECONDS = 20
+
+SAMPLES = "sonic-pi-samples"  # CC0
+ROLES = {  # start of a sample's name -> the drum it is
+    "bd_": "kick", "drum_bass": "kick", "drum_heavy": "kick", "elec_hollow_kick": "kick", "elec_soft_kick": "kick",
+    "sn_": "snare", "drum_snare": "snare", "elec_snare": "snare", "elec_hi_snare": "snare", "elec_lo_snare": "snare",
+    "elec_mid_snare": "snare", "elec_filt_snare": "snare", "drum_cymbal_closed": "hat", "drum_cymbal_pedal": "hat",
+    "elec_tick": "hat", "drum_cymbal_open": "open", "drum_tom": "tom", "elec_fuzz_tom": "tom", "drum_splash": "crash",
+    "drum_cymbal_hard": "crash", "elec_cymbal": "ride", "drum_cymbal_soft": "ride", "drum_cowbell": "perc",
+    "perc_snap": "perc", "perc_till": "perc", "elec_wood": "perc", "elec_twip": "perc", "elec_pop": "perc",
+    "tabla_": "perc",
+}  # fmt: skip
+LOOPS = (
+    "loop_amen", "loop_breakbeat", "loop_compus", "loop_garzul", "loop_industrial", "loop_mehackit", "loop_mika",
+    "loop_perc", "loop_safari", "loop_tabla", "loop_electric", "loop_3d",
+)  # fmt: skip
+
+
+def link(path: Path, target: Path) -> None:
+    """Links a file, replacing what was there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    target.symlink_to(path.resolve())
+
+
+def solos(corpus: Path, out: Path) -> None:
+    """Solo recordings by origin, records without singing, unlabelled songs."""
+    for source in ("vocals", "drums", "bass", "other"):
+        for path in sorted((corpus / source).glob("*.ogg")):
+            if path.stem not in HELD_OUT_VOICES:
+                start = path.stem.partition("_")[0]
+                link(path, out / "data" / source / ORIGINS.get(start, start) / path.name)
+    for path in sorted((corpus / "accompaniment").glob("*.ogg")):
+        if path.stem not in HELD_OUT_RECORDS:
+            link(path, out / "data" / SET / path.stem.partition("_")[0] / path.name)
+    for path in sorted((corpus / "unlabelled").glob("*.ogg")):
+        link(path, out / "mixtures" / path.name)
+
+
+def unpack(package: str, out: Path) -> Path:
+    """The unpacked Debian package; downloaded where it is not there."""
+    target = out / "debian" / package
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["apt-get", "download", package], cwd=target.parent, check=True)
+        (archive,) = target.parent.glob(f"{package}_*.deb")
+        subprocess.run(["dpkg", "-x", archive, target], check=True)
+        archive.unlink()
+    return target
+
+
+def known_digests() -> dict[str, str]:
+    """SHA-256 starts of the recordings that trained the bundled weights, by NAME/PATH."""
+    lines = (HERE.parent / "docs" / "training_recordings.txt").read_text().splitlines()
+    return {name: digest for name, _, digest in (line.rpartition(" ") for line in lines)}
+
+
+def debian(corpus: Path, out: Path) -> None:
+    """Records from Debian packages, and drum sounds."""
+    known = known_digests()
+    with open(corpus / "debian_music.tsv", newline="") as table:
+        rows = [row for row in csv.DictReader(table, delimiter="\t") if row["class"] != "doubtful"]
+    for row in rows:
+        inside, _, member = row["path"].partition("!/")
+        folder = unpack(row["package"], out)
+        name = Path(member or inside).name.replace(" ", "_")
+        origin = row["package"].removesuffix("-data").removesuffix("-music")
+        song = row["class"] == "song"
+        target = out / "mixtures" / name if song else out / "data" / SET / origin / name
+        if member:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(folder / inside) as archive, open(target, "wb") as copy:
+                shutil.copyfileobj(archive.open(member), copy)
+        elif (folder / inside).exists():
+            link(folder / inside, target)
+        else:
+            print(f"left out: {row['package']} has no {inside}", flush=True)
+            continue
+        digest = hashlib.sha256(target.read_bytes()).hexdigest()[:16]
+        listed = known.get(f"{SET}/{origin}/{name}")
+        if listed and listed != digest:
+            print(f"{target}: is not the recording that was trained on ({digest}, was {listed})", flush=True)
+    samples = unpack(SAMPLES, out) / "usr/share/sonic-pi/samples"
+    for path in sorted(samples.glob("*.flac")):
+        for start, role in ROLES.items():
+            if path.stem.startswith(start):
+                link(path, out / "samples" / "drums" / role / path.name)
+        if path.stem.startswith(LOOPS):
+            link(path, out / "data" / "drums" / "loops" / path.name)
+
+
+def run(*command: object) -> None:
+    """Runs a program of this folder or of the corpus."""
+    subprocess.run([sys.executable, *map(str, command)], check=True)
+
+
+def render(corpus: Path, out: Path, minutes: float) -> None:
+    """MIDI as sound, and the development songs that are held out of it."""
+    run(corpus / "render.py", out / "rendered", "--minutes", minutes)
+    for source in ("drums", "bass", "other"):
+        (out / "data" / source).mkdir(parents=True, exist_ok=True)
+        (out / "rendered" / source).rename(out / "data" / source / "rendered")
+    run(corpus / "render.py", out, "--held-out")
+    for song in sorted((corpus / "songs").iterdir()):
+        for path in song.iterdir():
+            link(path, out / "songs" / song.name / path.name)
+
+
+def synthesise(out: Path, minutes: float) -> None:
+    """Synthetic basses, accompaniments and drums, and beats on recorded hits."""
+    made = out / "synthesised"
+    run(HERE / "synthesise.py", made / "synth", "--minutes", minutes / 4)
+    run(HERE / "synthesise.py", made / "boom", "--minutes", minutes / 6, "--sources", "bass",
+        "--kinds", "boom,sine", "--seed", 3)  # fmt: skip
+    if (out / "samples").exists():
+        run(HERE / "synthesise.py", made / "beats", "--minutes", minutes / 5, "--sources", "drums",
+            "--samples", out / "samples", "--seed", 5)  # fmt: skip
+    for folder in sorted(made.glob("*/*")):
+        (out / "data" / folder.name).mkdir(parents=True, exist_ok=True)
+        folder.rename(out / "data" / folder.name / folder.parent.name)
+
+
+def read(path: Path, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
+    """Samples (c, t) at 44.1 kHz."""
+    with soundfile.SoundFile(path) as file:
+        file.seek(min(file.frames, int(start * file.samplerate)))
+        x = file.read(-1 if seconds is None else int(seconds * file.samplerate), "float32", always_2d=True)
+        rate = file.samplerate
+    return np.asarray(soxr.resample(x, rate, RATE).T)
+
+
+def voices(out: Path, minutes: float) -> None:
+    """Other singers made of those there are: pitch and formants moved apart, breath, drive, harmonies, doubles."""
+    random = np.random.default_rng(7)
+    origins = {"eif": 0.35, "producer": 0.35, "sung": 0.15, "banks": 0.15}
+    files = {o: sorted((out / "data" / "vocals" / o).glob("*.ogg")) for o in origins}
+    target = out / "voices.part"
+    target.mkdir(parents=True, exist_ok=True)
+    done, number = 0.0, 0
+    while done < minutes * 60:
+        pieces = []
+        for _ in range(3):
+            path = files[str(random.choice(list(origins), p=list(origins.values())))]
+            path = path[int(random.integers(len(path)))]
+            length = soundfile.info(path).duration
+            x = read(path, random.uniform(0, max(0.0, length - 10)), 10.0).mean(0)
+            if np.abs(x).max() > 0.01:
+                pieces.append(other_singer(x / np.abs(x).max(), random))
+        if pieces:
+            x = np.concatenate(pieces)
+            soundfile.write(target / f"voice_{number:03d}.flac", 0.8 * x / np.abs(x).max(), RATE)
+            done, number = done + len(x) / RATE, number + 1
+    target.rename(out / "data" / "vocals" / "moved")
+
+
+def other_singer(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A phrase sung by somebody else, or by several, by WORLD's resynthesis (Morise et al. 2016)."""
+    import pyworld
+
+    x = samples.astype(np.float64)
+    f0, t = pyworld.dio(x, RATE, f0_floor=70, f0_ceil=1000, frame_period=8.0)
+    f0 = pyworld.stonemask(x, f0, t, RATE)
+    envelope = pyworld.cheaptrick(x, f0, t, RATE)
+    breath = pyworld.d4c(x, f0, t, RATE)
+    shift, formant = random.uniform(-5, 5), float(np.exp(random.uniform(np.log(0.8), np.log(1.25))))
+    style = str(random.choice(["plain", "breathy", "rough", "choir"], p=[0.45, 0.12, 0.15, 0.28]))
+    if style == "breathy":
+        breath = np.maximum(breath, random.uniform(0.4, 1.0))
+    steps = [0.0]
+    if style == "choir":
+        chord = [[0, 4, 7], [0, 3, 7], [0, -5], [0, 12], [0, 3], [0, 4], [0, 0, 0], [0, -12]]
+        steps = [s + random.normal(0, 0.08) for s in chord[int(random.integers(len(chord)))]]
+    mixed = np.zeros(len(x) + RATE)
+    for i, step in enumerate(steps):
+        own = formant * (random.uniform(0.93, 1.07) if i else 1.0)
+        drift = np.interp(
+            t, np.linspace(0, t[-1] + 1, 12), random.normal(0, 0.12 if len(steps) > 1 else 0.05, 12)
+        )
+        moved = f0 * 2 ** ((shift + step + drift) / 12)
+        if style == "rough":
+            moved = moved * 2 ** (random.normal(0, 0.5, len(moved)) / 12)
+        y = pyworld.synthesize(moved, warp(envelope, own), breath, RATE, 8.0)
+        at = int(random.uniform(0, 0.03) * RATE) if i else 0
+        mixed[at : at + len(y)] += y * (random.uniform(0.5, 1.0) if i else 1.0)
+    y = mixed[: len(x)]
+    y /= np.abs(y).max() + 1e-9
+    if random.random() < 0.5:  # compressed
+        level = np.sqrt(np.convolve(y**2, np.ones(2000) / 2000, "same")) + 0.02
+        y = y * level ** -random.uniform(0.2, 0.6)
+        y /= np.abs(y).max()
+    if style == "rough" or random.random() < 0.1:
+        drive = 10 ** random.uniform(0.3, 1.3)
+        y = np.tanh(drive * y)
+    result: np.ndarray = y.astype(np.float32)
+    return result
+
+
+def warp(envelope: np.ndarray, factor: float) -> np.ndarray:
+    """Spectral envelopes (n, f) with their formants at `factor` times the frequency."""
+    at = np.arange(envelope.shape[1]) / factor
+    low = np.minimum(at.astype(int), envelope.shape[1] - 2)
+    share = np.clip(at - low, 0, 1)
+    log = np.log(envelope + 1e-16)
+    return np.ascontiguousarray(np.exp(log[:, low] * (1 - share) + log[:, low + 1] * share))
+
+
+def excerpts(corpus: Path, out: Path) -> None:
+    """20 s each of a record without singing and a singer, neither of which is trained on; vocals against the rest."""
+    for record, at, voice, sung_at, below in EXCERPTS:
+        path = corpus / "accompaniment" / f"{HELD_OUT_RECORDS[record]}.ogg"
+        rest = stereo(read(path, at, EXCERPT_SECONDS))
+        (sung,) = (corpus if "/" in voice else corpus / "vocals").glob(f"{voice}.*")
+        x = stereo(read(sung, sung_at, EXCERPT_SECONDS))[:, : rest.shape[1]]
+        x *= rms(rest) / rms(x) * 10 ** (-below / 20)
+        peak = np.abs(rest + x).max()
+        folder = out / "songs" / f"x{record}_{HELD_OUT_RECORDS[record].partition('_')[0]}_{Path(voice).stem}"
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / "vocals.flac", 0.9 * x.T / peak, RATE)
+        soundfile.write(folder / f"{SET}.flac", 0.9 * rest.T / peak, RATE)
+
+
+def stereo(samples: np.ndarray) -> np.ndarray:
+    """Two channels of these samples, the same twice where there is one."""
+    return samples[[0, -1]]
+
+
+def rms(samples: np.ndarray) -> float:
+    """RMS of the loud parts: half a second at a time, those within 20 dB of the loudest."""
+    pieces = samples[:, : samples.shape[1] // 22050 * 22050].reshape(len(samples), -1, 22050)
+    power = np.square(pieces).mean((0, 2))
+    return float(np.sqrt(power[power > 0.01 * power.max()].mean()))
+
+
+def main() -> None:
+    """Runs the steps that have not been run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", default=",".join(STEPS))
+    parser.add_argument("--minutes", type=float, default=160, help="of rendered MIDI for each source")
+    args = parser.parse_args()
+    corpus, out, minutes = args.corpus, args.out, args.minutes
+    steps: dict[str, Callable[[], None]] = {
+        "solos": lambda: solos(corpus, out),
+        "debian": lambda: debian(corpus, out),
+        "render": lambda: render(corpus, out, minutes),
+        "synthesise": lambda: synthesise(out, minutes),
+        "voices": lambda: voices(out, minutes / 3),
+        "excerpts": lambda: excerpts(corpus, out),
+    }
+    for name in args.only.split(","):
+        mark = out / f"{name}.done"
+        if not mark.exists():
+            steps[name]()
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+
+
+if __name__ == "__main__":
+    main()
