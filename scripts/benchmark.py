@@ -223,7 +223,7 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
 
 
 def main() -> None:
-    """Measures and prints, a line a figure."""
+    """Measure and prints, a line a figure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

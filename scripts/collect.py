@@ -1,4 +1,4 @@
-"""Lays out everything that the bundled weights are trained on, and the excerpts they are judged by, in one folder.
+"""Lay out everything that the bundled weights are trained on, and the excerpts they are judged by, in one folder.
 
 Usage: python scripts/collect.py CORPUS OUT [--only STEP,STEP...] [--minutes 160]
 
@@ -71,7 +71,7 @@ LOOPS = (
 
 
 def link(path: Path, target: Path) -> None:
-    """Links a file, replacing what was there."""
+    """Link a file, replacing what was there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     target.symlink_to(path.resolve())
@@ -144,7 +144,7 @@ def debian(corpus: Path, out: Path) -> None:
 
 
 def run(*command: object) -> None:
-    """Runs a program of this folder or of the corpus."""
+    """Run a program of this folder or of the corpus."""
     subprocess.run([sys.executable, *map(str, command)], check=True)
 
 
@@ -194,8 +194,8 @@ def voices(out: Path, minutes: float) -> None:
     while done < minutes * 60:
         pieces = []
         for _ in range(3):
-            path = files[str(random.choice(list(origins), p=list(origins.values())))]
-            path = path[int(random.integers(len(path)))]
+            recordings = files[str(random.choice(list(origins), p=list(origins.values())))]
+            path = recordings[int(random.integers(len(recordings)))]
             length = soundfile.info(path).duration
             x = read(path, random.uniform(0, max(0.0, length - 10)), 10.0).mean(0)
             if np.abs(x).max() > 0.01:
@@ -286,7 +286,7 @@ def rms(samples: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Runs the steps that have not been run."""
+    """Run the steps that have not been run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

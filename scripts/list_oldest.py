@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def main() -> None:
-    """Prints one pin a line."""
+    """Print one pin a line."""
     project = tomllib.loads(PROJECT.read_text())["project"]
     extras = {name: items for name, items in project["optional-dependencies"].items() if name != "dev"}
     items = [*project["dependencies"], *(item for extra in extras.values() for item in extra)]

@@ -1,9 +1,9 @@
-"""Lists recordings by what they hold: which files trained the bundled weights, and which songs they are scored on.
+"""List recordings by what they hold: which files trained the bundled weights, and which songs they are scored on.
 
 Usage: python scripts/list_recordings.py NAME=DIR... > docs/training_recordings.txt
 
 One line a file: NAME/PATH and the start of its SHA-256. DIR is searched at any depth.
-A test compares the two lists beside this script: nothing that is scored on was trained on.
+A test compares the two lists in docs/: nothing that is scored on was trained on.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from deepsep.recordings.files import find_audio
 
 
 def main() -> None:
-    """Prints the list."""
+    """Print the list."""
     for item in sys.argv[1:]:
         name, _, folder = item.partition("=")
         top = Path(folder)

@@ -185,7 +185,7 @@ def cell(text: str) -> str:
 
 
 def main(check: bool) -> int:
-    """Writes the page, or says whether it is up to date."""
+    """Write the page, or says whether it is up to date."""
     text = page()
     if not check:
         PAGE.write_text(text, encoding="utf-8", newline="\n")

@@ -37,7 +37,7 @@ def draw(axis: Axes, samples: np.ndarray, rate: int, title: str) -> None:
 
 
 def main() -> None:
-    """Separates the demo song with the command a user types, and draws it."""
+    """Separate the demo song with the command a user types, and draws it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -217,7 +217,7 @@ def masks(found: list[songs.Clip], priors: Model, oracle: bool) -> torch.Tensor:
             if oracle
             else stationary_gains(list(priors.priors.values()), analysis.spectrum)
         )
-        estimates.append(torch.tensor(analysis.masked(gains))[:, 0, FIRST : FIRST + WINDOW])
+        estimates.append(torch.tensor(analysis.apply_gains(gains))[:, 0, FIRST : FIRST + WINDOW])
     return torch.stack(estimates)
 
 
@@ -317,13 +317,17 @@ def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float,
     bundled = load_priors("bundled")
     assert isinstance(loaded.domain, WaveformDomain)
     print(f"\nlog p(x), median over {CUTS} cuts of {loaded.domain.waveform.window} samples, nats a sample\n")
-    found = kept(folder / "tables" / "music.json", lambda: heard(loaded, recordings, cache))
-    print_heard(found, loaded.sources)
+    found = load_or_make(
+        folder / "tables" / "music.json", lambda: score_recordings(loaded, recordings, cache)
+    )
+    print_recordings(found, loaded.sources)
     print(
         f"\nThe bundled priors, on {FRAMES} frames of {bundled.domain.spectrum.n_fft} samples, nats a band and frame\n"
     )
-    found = kept(folder / "tables" / "music-bands.json", lambda: heard(bundled, recordings, cache))
-    print_heard(found, bundled.sources)
+    found = load_or_make(
+        folder / "tables" / "music-bands.json", lambda: score_recordings(bundled, recordings, cache)
+    )
+    print_recordings(found, bundled.sources)
     if excerpts:
         print(
             "\nDrums against the rest, SI-SDR, the same excerpts: priors of samples, then spectral ones\n",
@@ -337,7 +341,7 @@ def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float,
 
 
 @torch.no_grad()
-def heard(priors: Model, recordings: Path, cache: Path) -> dict[str, Any]:
+def score_recordings(priors: Model, recordings: Path, cache: Path) -> dict[str, Any]:
     """sigma -> kind of recording -> what each prior says of cuts of it, and how often the right one says most."""
     rng = torch.Generator().manual_seed(14)
     domain, spectrum = priors.domain, Spectrum(priors.domain.spectrum)
@@ -360,7 +364,7 @@ def heard(priors: Model, recordings: Path, cache: Path) -> dict[str, Any]:
     return found
 
 
-def print_heard(found: dict[str, Any], names: list[str]) -> None:
+def print_recordings(found: dict[str, Any], names: list[str]) -> None:
     """A row for each prior, and one for how often the right prior wins."""
     print(head("sigma", "prior", *next(iter(found.values()))))
     for sigma, table in found.items():
@@ -371,7 +375,7 @@ def print_heard(found: dict[str, Any], names: list[str]) -> None:
 # --- tables and pictures -------------------------------------------------------------------------------
 
 
-def kept(path: Path, make: Callable[..., Any]) -> Any:
+def load_or_make(path: Path, make: Callable[..., Any]) -> Any:
     """What a file holds; made and written where there is none."""
     if not path.exists():
         began = time.process_time()
@@ -440,7 +444,7 @@ def print_separation(found: dict[str, list[Any]]) -> None:
 
 
 def draw(folder: Path, priors: Model, found: dict[str, Any]) -> None:
-    """thesis-likelihood.png and thesis-waves.png beside this file."""
+    """thesis-likelihood.png and thesis-waves.png, in docs."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 2.6), layout="constrained")
@@ -483,7 +487,7 @@ def draw(folder: Path, priors: Model, found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Trains what is not trained, computes what is not computed, prints it all."""
+    """Train what is not trained, computes what is not computed, prints it all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=3000, help="of each prior")
@@ -514,12 +518,12 @@ def main() -> None:
     print(f"Steps of training: {steps}; encoder {steps_of(folder / 'priors', 'encoder')}.\n")
     tables = tables / "-".join(str(n) for n in (*steps.values(), steps_of(folder / "priors", "encoder")))
     tables.mkdir(exist_ok=True)  # of these networks
-    likelihoods = kept(tables / "densities.json", lambda: densities(priors))
+    likelihoods = load_or_make(tables / "densities.json", lambda: densities(priors))
     print("### Which prior?\n")
     print_densities(likelihoods)
     print("\n### How far the score leads back\n")
-    print_denoising(kept(tables / "denoising.json", lambda: denoising(priors)))
-    worst = kept(tables / "inversion.json", lambda: {"worst": inversion(priors)})["worst"]
+    print_denoising(load_or_make(tables / "denoising.json", lambda: denoising(priors)))
+    worst = load_or_make(tables / "inversion.json", lambda: {"worst": inversion(priors)})["worst"]
     print(f"\nInvertibility, float32, after training: |x - f^-1(f(x))| at most {worst:.1e}.")
     print(f"\n### Separation: SI-SDR improvement, dB, {options.mixtures} mixtures of four\n")
     runs = methods(folder, priors, options.mixtures)
@@ -527,7 +531,7 @@ def main() -> None:
         {
             ", ".join(filter(None, (name, variant))): table
             for name, run in runs.items()
-            for variant, table in kept(tables / f"{slug(name)}-{options.mixtures}.json", run).items()
+            for variant, table in load_or_make(tables / f"{slug(name)}-{options.mixtures}.json", run).items()
         }
     )
     stems, mixes = windows(clips(folder, options.mixtures))
@@ -537,7 +541,7 @@ def main() -> None:
     ):
         print(f"\n### What Langevin depends on: {title}\n")
         found = {
-            name: kept(
+            name: load_or_make(
                 tables / f"{place}-{slug(name)}-{options.mixtures}.json",
                 lambda changed=changed, of=of: improvement(
                     stems, langevin(mixes, of, **{"chains": 1, **changed})

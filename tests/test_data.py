@@ -15,14 +15,14 @@ from deepsep.recordings.banks import Bank, SampleBank
 from deepsep.recordings.files import find_audio
 from deepsep.spectral.mixtures import (
     SetBank,
-    cleared,
-    equaliser,
+    draw_stretch,
+    equaliser_gains,
     gram_sums,
+    high_pass_gains,
     mixtures,
     random_gains,
     set_gains,
     simulate,
-    stretch,
 )
 from deepsep.spectral.powers import SPEEDS, PowerBank
 from deepsep.spectral.songs import song_batches
@@ -265,7 +265,7 @@ def test_the_level_beside_a_set_is_that_of_a_singer():
 def test_stretches_that_are_mixed_anew_are_other_mixtures(folders, tmp_path, monkeypatch):
     monkeypatch.setattr("deepsep.spectral.mixtures.REPLAYED", 1)
     banks = [build(SampleBank, [folder], tmp_path / "cache") for folder in folders]
-    monkeypatch.setattr("deepsep.spectral.mixtures.stretch", heard := Counting(stretch))
+    monkeypatch.setattr("deepsep.spectral.mixtures.draw_stretch", heard := Counting(draw_stretch))
     rng = torch.Generator().manual_seed(0)
     batches = simulate(banks, SPECTRUM, frames=24, batch=2, rng=rng, extra=0)
     drawn = [next(batches).total_bdn for _ in range(20)]
@@ -286,11 +286,11 @@ class Counting:
 
 def test_an_equaliser_is_smooth_and_clearing_keeps_most_of_the_energy():
     random = np.random.default_rng(0)
-    gain = equaliser(50, SPECTRUM, random)
+    gain = equaliser_gains(50, SPECTRUM, random)
     assert gain.shape == (50, SPECTRUM.bands) and gain.std() > 0.2
     assert gain.log().diff(dim=1).abs().mean() < 0.5 * gain.log().abs().mean()
     energy = torch.rand(50, SPECTRUM.bands, 4) + 0.1
-    high_pass = cleared(energy, SPECTRUM, random)
+    high_pass = high_pass_gains(energy, SPECTRUM, random)
     kept = (energy.sum(-1) * high_pass**2).sum(1) / energy.sum((1, 2))
     assert 0.5 < kept.min() < 0.95 and kept.max() == pytest.approx(1)
     assert (high_pass.diff(dim=1) > -1e-6).all()

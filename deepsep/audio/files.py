@@ -72,7 +72,7 @@ def probe(path: Path | str) -> AudioInfo:
 
 
 def read_blocks(path: Path | str, block_frames: int = BLOCK_FRAMES) -> Iterator[Samples]:
-    """Yields the file in blocks of shape (c, block_frames); only the last may be shorter, none is empty.
+    """Yield the file in blocks of shape (c, block_frames); only the last may be shorter, none is empty.
 
     Each call starts again at the first sample and yields the same blocks. Raises DeepsepError as `probe`
     does; and, on reaching the damaged place, for a file that is cut short or broken or has a sample that
@@ -101,7 +101,7 @@ def read(path: Path | str) -> tuple[Samples, int]:
 
 
 def regroup(pieces: Iterable[Samples], block_frames: int) -> Iterator[Samples]:
-    """Yields pieces of any length as blocks of `block_frames` samples; the last may be shorter."""
+    """Yield pieces of any length as blocks of `block_frames` samples; the last may be shorter."""
     held: list[Samples] = []
     held_frames = 0
     for piece in pieces:
@@ -118,7 +118,7 @@ def regroup(pieces: Iterable[Samples], block_frames: int) -> Iterator[Samples]:
 
 
 def fit_length(pieces: Iterable[Samples], info: AudioInfo) -> Iterator[Samples]:
-    """Yields exactly `info.frames` samples: cuts off the encoder's padding, fills up what a codec leaves out.
+    """Yield exactly `info.frames` samples: cut off the encoder's padding, fill up what a codec leaves out.
 
     Raises DeepsepError when more is missing than a codec leaves out.
     """
@@ -140,7 +140,7 @@ def fit_length(pieces: Iterable[Samples], info: AudioInfo) -> Iterator[Samples]:
 
 
 def check_file(path: Path) -> None:
-    """Raises DeepsepError unless `path` is a file that can be opened and is not empty."""
+    """Raise DeepsepError unless `path` is a file that can be opened and is not empty."""
     if path.is_dir():
         raise DeepsepError(f"{path}: is a folder, an audio file is needed; name the files in it")
     if not path.is_file():

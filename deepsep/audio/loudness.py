@@ -39,7 +39,7 @@ class Loudness:
         self.samples = 0
 
     def add(self, samples_ct: np.ndarray) -> None:
-        """Adds the next samples, shape (c, t)."""
+        """Add the next samples, shape (c, t)."""
         self.samples += samples_ct.shape[1]
         power = np.concatenate([self.rest, np.square(samples_ct, dtype=np.float64).mean(0)])
         whole = len(power) // self.block * self.block

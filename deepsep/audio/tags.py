@@ -56,7 +56,7 @@ def read_tags(path: Path | str) -> Tags:
 
 
 def write_tags(path: Path | str, tags: Tags) -> bool:
-    """Sets these tags in a flac, mp3, ogg, opus, m4a/mp4 or wav file, keeping its other fields.
+    """Set these tags in a flac, mp3, ogg, opus, m4a/mp4 or wav file, keeping its other fields.
 
     Returns whether they were written: False without mutagen and for other formats (RF64 among them).
     Raises DeepsepError when the file cannot be changed.
@@ -161,7 +161,7 @@ def read_mp4_field(file: Any, name: str) -> str | None:
 
 
 def write_mp4_field(file: Any, name: str, text: str) -> None:
-    """Sets the field; leaves it out where the atom holds numbers and `text` is none."""
+    """Set the field; leave it out where the atom holds numbers and `text` is none."""
     atom = TAG_NAMES[name][1]
     if atom in ("trkn", "disk"):
         parts = [int(part) if part.isdecimal() else 0 for part in text.split("/")[:2]]

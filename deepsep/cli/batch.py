@@ -119,7 +119,7 @@ class Batch:
         return found
 
     def run(self, jobs: Sequence[Job], model: Model, settings: Settings, out: Output) -> None:
-        """Separates every track, the rest too when one fails. Raises typer.Exit on Ctrl-C."""
+        """Separate every track, the rest too when one fails. Raises typer.Exit on Ctrl-C."""
         from ..output import tracks
 
         progress = Progress(

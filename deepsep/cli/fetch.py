@@ -114,7 +114,7 @@ class Downloads:
             self.bar.stop()
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Hears how far a file is."""
+        """Hear how far a file is."""
         known = name in self.tasks
         if self.bar is not None:
             if not known:

@@ -66,7 +66,7 @@ class Analysis:
         own = torch.stack([power(references[s]) if s in references else zero for s in self.sources])
         return own, total + own.sum(0)
 
-    def masked(self, gains: Tensor) -> Samples:
+    def apply_gains(self, gains: Tensor) -> Samples:
         """Stems (k, c, t) by gains (k, d, n) on bands, n = 1 for all times, or (k, c, f, n) in every bin."""
         frames, length = self.spectra_cfn.shape[-1], self.clip.mixture_ct.shape[1]
 
@@ -111,7 +111,7 @@ class NmfDictionaries:
         iterations: int = 60,
         seed: int = 0,
     ) -> NmfDictionaries:
-        """Learns `components` spectra of each source from frames of up to `files` of its recordings."""
+        """Learn `components` spectra of each source from frames of up to `files` of its recordings."""
         factorize = nmf_function()
         spectrum = Spectrum(config)
         random = np.random.default_rng(seed)

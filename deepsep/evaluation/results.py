@@ -76,7 +76,7 @@ class Results:
                 values = [
                     self.mean(method, song=song, source=s, metric=metric) for s in (*self.sources, None)
                 ]
-                rows.append([title if i == 0 else "", method, *map(shown, values)])
+                rows.append([title if i == 0 else "", method, *map(format_db, values)])
         return rows
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,8 +85,11 @@ class Results:
         def figures(song: str | None, method: str) -> dict[str, Any]:
             return {
                 metric: {
-                    **{s: plain(self.mean(method, song=song, source=s, metric=metric)) for s in self.sources},
-                    "mean": plain(self.mean(method, song=song, metric=metric)),
+                    **{
+                        s: to_json_number(self.mean(method, song=song, source=s, metric=metric))
+                        for s in self.sources
+                    },
+                    "mean": to_json_number(self.mean(method, song=song, metric=metric)),
                 }
                 for metric in METRICS
             }
@@ -115,7 +118,7 @@ class Results:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def plot(self, path: Path | str, metric: Metric = "sdr") -> None:
-        """Draws each source's mean by method and a dot for every song, as .png, .svg or .pdf."""
+        """Draw each source's mean by method and a dot for every song, as .png, .svg or .pdf."""
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -129,10 +132,12 @@ class Results:
             at = np.arange(len(groups)) + (i - (len(self.methods) - 1) / 2) * width
             means = [self.mean(method, source=s, metric=metric) for s in groups]
             color = COLORS[i % len(COLORS)]
-            axes.bar(at, finite(means), width * 0.92, color=color, alpha=0.8, label=method)
+            axes.bar(at, nan_unless_finite(means), width * 0.92, color=color, alpha=0.8, label=method)
             for song in self.songs if len(self.songs) > 1 else []:
                 values = [self.mean(method, song=song, source=s, metric=metric) for s in groups]
-                axes.plot(at, finite(values), "o", color="white", markersize=3, markeredgecolor="0.25")
+                axes.plot(
+                    at, nan_unless_finite(values), "o", color="white", markersize=3, markeredgecolor="0.25"
+                )
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_xticks(range(len(groups)), [s or "mean" for s in groups])
         axes.set_ylabel(f"{METRICS[metric]} [dB]")
@@ -155,16 +160,16 @@ def average(values: Iterable[float]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def finite(values: Iterable[float]) -> list[float]:
+def nan_unless_finite(values: Iterable[float]) -> list[float]:
     """Infinite figures as nan, which plots leave out."""
     return [v if math.isfinite(v) else math.nan for v in values]
 
 
-def plain(value: float) -> float | None:
+def to_json_number(value: float) -> float | None:
     """A figure to a thousandth of a dB, None where there is none."""
     return round(value, 3) if math.isfinite(value) else None
 
 
-def shown(value: float) -> str:
+def format_db(value: float) -> str:
     """A figure as text."""
     return "-" if math.isnan(value) else f"{value:.2f}"

@@ -98,11 +98,11 @@ def evaluate(
         tell(0, steps, "dictionaries for nmf")
         folders = {s: how.nmf_data[s] for s in model.sources}
         dictionaries = NmfDictionaries.learn(folders, model.domain.spectrum)
-    for i, (name, song) in enumerate(zip(unique([s.name for s in songs]), songs, strict=True)):
+    for i, (name, song) in enumerate(zip(number_repeats([s.name for s in songs]), songs, strict=True)):
         tell(i * len(chosen), steps, f"{name}: reading")
         clip = read(song, model.sources, how.seconds)
         results.notes.extend(f"{name}: {note}" for note in clip.notes)
-        scored = audible(clip)
+        scored = find_audible(clip)
         if silent := [s for s in clip.references if s not in scored]:
             results.notes.append(f"{name}: {', '.join(silent)} silent, not scored")
         if missing := [s for s in model.sources if s not in clip.references]:
@@ -143,11 +143,11 @@ def estimate(
     if method == "mixture":
         return np.broadcast_to(clip.mixture_ct, (len(model.sources), *clip.mixture_ct.shape))
     if method == "stationary":
-        return analysis.masked(stationary_gains(list(model.priors.values()), spectrum).cpu())
+        return analysis.apply_gains(stationary_gains(list(model.priors.values()), spectrum).cpu())
     if method == "nmf" and dictionaries is not None:
-        return analysis.masked(dictionaries.gains(analysis.power_dn, spectrum))
+        return analysis.apply_gains(dictionaries.gains(analysis.power_dn, spectrum))
     if method in ("oracle", "oracle-full"):
-        return analysis.masked(oracle_gains(analysis, method == "oracle-full"))
+        return analysis.apply_gains(oracle_gains(analysis, method == "oracle-full"))
     sgld = how.sgld or model.domain.sgld()
     settings = Settings(method="sgld", init="mixture", sgld=sgld, seed=how.seed, device=how.device)
     if method == "encoder":
@@ -171,14 +171,14 @@ def score(song: str, method: str, clip: Clip, found: Mapping[str, Samples]) -> l
     ]
 
 
-def audible(clip: Clip) -> list[str]:
+def find_audible(clip: Clip) -> list[str]:
     """The references that are not silent: less than 60 dB below the mixture."""
     least = np.square(clip.mixture_ct, dtype=np.float64).sum() * 10 ** (SILENCE_DB / 10)
     powers = {s: np.square(p, dtype=np.float64).sum() for s, p in clip.references.items()}
     return [s for s, power in powers.items() if power > max(least, 0.0)]
 
 
-def unique(names: Sequence[str]) -> list[str]:
+def number_repeats(names: Sequence[str]) -> list[str]:
     """The names, a number added to those that come again."""
     seen: dict[str, int] = {}
     out = []

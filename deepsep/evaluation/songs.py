@@ -140,26 +140,26 @@ def read(song: Song, sources: Sequence[str], seconds: float | None = None) -> Cl
     everything = [*parts.values(), *([] if given is None else [given])]
     channels = max(len(p) for p in everything)
     length = given.shape[1] if given is not None else max(p.shape[1] for p in everything)
-    references = {name: fitted(p, channels, length) for name, p in references.items()}
+    references = {name: fit_shape(p, channels, length) for name, p in references.items()}
     total: Samples = np.zeros((channels, length), np.float32)
     for part in parts.values():
-        total += fitted(part, channels, length)
+        total += fit_shape(part, channels, length)
     if given is None:
         mixture = total
     else:
-        mixture = fitted(given, channels, length)
+        mixture = fit_shape(given, channels, length)
         if song.container is not None and metrics.sdr(mixture, total) < MASTERED_DB:
             notes.append("its mix is mastered, not the sum of its stems; that sum is separated instead")
             mixture = total
     if seconds is not None and 0 < seconds * rate < length:
-        at = fullest(list(references.values()), round(seconds * rate), rate)
+        at = find_fullest(list(references.values()), round(seconds * rate), rate)
         mixture = mixture[:, at : at + round(seconds * rate)]
         references = {name: p[:, at : at + round(seconds * rate)] for name, p in references.items()}
         notes.append(f"excerpt of {seconds:g} s from {at / rate:.1f} s")
     return Clip(rate=rate, mixture_ct=mixture, references=references, notes=tuple(notes))
 
 
-def fitted(samples_ct: Samples, channels: int, length: int) -> Samples:
+def fit_shape(samples_ct: Samples, channels: int, length: int) -> Samples:
     """Mono on every channel; cut, or filled with silence, to `length`."""
     if len(samples_ct) not in (1, channels):
         raise DeepsepError(
@@ -170,7 +170,7 @@ def fitted(samples_ct: Samples, channels: int, length: int) -> Samples:
     return np.broadcast_to(padded, (channels, length)) if len(padded) != channels else padded
 
 
-def fullest(stems: Sequence[Samples], length: int, rate: int) -> int:
+def find_fullest(stems: Sequence[Samples], length: int, rate: int) -> int:
     """The first sample of the stretch with most of each stem, to a tenth of a second."""
     block = max(1, rate // 10)
     whole = stems[0].shape[1] // block

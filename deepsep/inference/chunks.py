@@ -38,7 +38,7 @@ class Window(NamedTuple):
 
 
 def windows(frames_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[Window]:
-    """Cuts consecutive frames into windows; beyond either end of the signal lies its mirror image."""
+    """Cut consecutive frames into windows; beyond either end of the signal lies its mirror image."""
     held: Tensor | None = None
     started = False
     first = -context

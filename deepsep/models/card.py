@@ -79,7 +79,7 @@ def model_card(config: Mapping[str, Any], repo: str, former: str = "") -> str:
 
 
 def write_card(folder: Path, config: Mapping[str, Any], repo: str) -> Path:
-    """Writes the model card into a priors folder, over the one that is there."""
+    """Write the model card into a priors folder, over the one that is there."""
     path = folder / "README.md"
     former = path.read_text(encoding="utf-8") if path.is_file() else ""
     path.write_text(model_card(config, repo, former), encoding="utf-8", newline="\n")

@@ -68,7 +68,7 @@ def find_encoder() -> Encode:
 
 
 def encode_pyav(path: Path, streams: Streams) -> None:
-    """Writes the mp4 with PyAV. Raises DeepsepError when that fails."""
+    """Write the mp4 with PyAV. Raises DeepsepError when that fails."""
     import av
 
     sample_format = "s32p" if streams.lossless else "fltp"
@@ -105,7 +105,7 @@ def encode_pyav(path: Path, streams: Streams) -> None:
 
 
 def encode_ffmpeg(path: Path, streams: Streams) -> None:
-    """Writes the mp4 with the ffmpeg program. Raises DeepsepError when that fails.
+    """Write the mp4 with the ffmpeg program. Raises DeepsepError when that fails.
 
     A process has one standard input, so each stream goes through a file beside `path`.
     """
@@ -130,7 +130,7 @@ def encode_ffmpeg(path: Path, streams: Streams) -> None:
 
 
 def write_blocks(path: Path, source: BlockSource, streams: Streams) -> None:
-    """Writes one stream as W64, which has no size limit. Raises DeepsepError when that fails."""
+    """Write one stream as W64, which has no size limit. Raises DeepsepError when that fails."""
     subtype = "PCM_32" if streams.lossless else "FLOAT"
     try:
         with sf.SoundFile(path, "w", streams.rate, 2, format="W64", subtype=subtype) as file:
@@ -141,6 +141,6 @@ def write_blocks(path: Path, source: BlockSource, streams: Streams) -> None:
 
 
 def to_24_bit(block: Samples) -> NDArray[np.int32]:
-    """Rounds to 24 bits, in the upper part of 32; samples that were read from a 24-bit file come out exact."""
+    """Round to 24 bits, in the upper part of 32; samples that were read from a 24-bit file come out exact."""
     whole = np.clip(np.rint(block.astype(np.float64) * (1 << 23)), -(1 << 23), (1 << 23) - 1)
     return whole.astype(np.int32) << 8

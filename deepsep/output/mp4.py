@@ -38,7 +38,7 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
 
 
 def add_manifest(path: Path | str, manifest: Mapping[str, Any]) -> None:
-    """Writes `manifest` into the stem box of an mp4, in place of an older one; all other boxes stay.
+    """Write `manifest` into the stem box of an mp4, in place of an older one; all other boxes stay.
 
     Only `moov` is rewritten, at the end of the file: the audio does not move, so the offsets in `moov` stay
     right. Raises DeepsepError when `moov` is not the last box and for what `read_manifest` refuses.

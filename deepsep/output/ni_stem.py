@@ -84,7 +84,7 @@ class Encoding:
 
 
 def check(stems: Sequence[str], channels: int, *, codec: str = "aac") -> None:
-    """Raises DeepsepError unless a stem file can hold these, MissingExtra when nothing can encode it."""
+    """Raise DeepsepError unless a stem file can hold these, MissingExtra when nothing can encode it."""
     if len(stems) != 4:
         raise DeepsepError(f"a stem.mp4 holds exactly 4 stems, not {len(stems)}; use --format wav or flac")
     if channels not in (1, 2):
@@ -126,18 +126,18 @@ class NiStemWriter(StagedWriter):
             raise
 
     def write(self, stems: Samples) -> None:
-        """Appends a block of shape (k, c, t), stems in the order of `stem_names`."""
+        """Append a block of shape (k, c, t), stems in the order of `stem_names`."""
         mix = stems.sum(axis=0, dtype=np.float64).astype(np.float32)
         self.spool.write(np.concatenate([stems, mix[None]]))
 
     def finish(self) -> None:
-        """Encodes the stem file and commits it."""
+        """Encode the stem file and commit it."""
         self.gain_db = write(self.staged.temporary["file"], self.mix, self.stems, self.encoding)
         self.staged.commit()
 
 
 def write(path: Path, mix: Path, stems: Mapping[str, Path], encoding: Encoding) -> float:
-    """Writes a stem file from five sound files; returns the gain that was applied to all, in dB.
+    """Write a stem file from five sound files; return the gain that was applied to all, in dB.
 
     `stems` maps names to files: the four of `ORDER` are put in that order, others keep theirs. Mono becomes
     stereo by doubling. Players know 44.1 and 48 kHz; other rates are resampled to 44.1 kHz. When a peak exceeds

@@ -215,7 +215,7 @@ def plan_paths(
 
 
 def check_pattern(pattern: str) -> None:
-    """Raises DeepsepError for a pattern that cannot be parsed, uses an unknown key or names no file."""
+    """Raise DeepsepError for a pattern that cannot be parsed, uses an unknown key or names no file."""
     allowed = ", ".join(f"{{{key}}}" for key in PATTERN_KEYS)
     try:
         fields = [(key, spec, conv) for _, key, spec, conv in string.Formatter().parse(pattern)]
@@ -229,7 +229,7 @@ def check_pattern(pattern: str) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises DeepsepError unless `folder` is writable or can be created."""
+    """Raise DeepsepError unless `folder` is writable or can be created."""
     nearest = folder.absolute()
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent

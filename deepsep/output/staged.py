@@ -60,7 +60,7 @@ class StagedFiles:
         return path
 
     def commit(self) -> None:
-        """Renames every temporary file to its target. Raises DeepsepError when the system refuses."""
+        """Rename every temporary file to its target. Raises DeepsepError when the system refuses."""
         try:
             for name, target in self.targets.items():
                 os.replace(self.temporary[name], target)
@@ -70,7 +70,7 @@ class StagedFiles:
         self.remove_scratch()
 
     def abort(self) -> None:
-        """Removes the temporary files and the folders created here that are empty."""
+        """Remove the temporary files and the folders created here that are empty."""
         self.remove_scratch()
         for folder in reversed(self.created):
             try:
@@ -80,7 +80,7 @@ class StagedFiles:
         self.created = []
 
     def make_folder(self, folder: Path) -> None:
-        """Creates a folder and those above it that are missing; notes them for `abort`."""
+        """Create a folder and those above it that are missing; note them for `abort`."""
         missing = [part for part in (folder, *folder.parents) if not part.exists()]
         for part in reversed(missing):
             part.mkdir(exist_ok=True)
@@ -89,7 +89,7 @@ class StagedFiles:
             raise NotADirectoryError(20, "a file is in the way")
 
     def remove_scratch(self) -> None:
-        """Removes the temporary files that are left."""
+        """Remove the temporary files that are left."""
         for path in self.scratches:
             path.unlink(missing_ok=True)
         self.scratches = []
@@ -128,7 +128,7 @@ class StemSpool:
                 raise DeepsepError(f"{path.parent}: cannot be written ({error.error_string})") from None
 
     def write(self, stems: Samples) -> None:
-        """Appends (k, c, t).
+        """Append (k, c, t).
 
         Raises DeepsepError for NaN or infinite samples, for a length past the limit and for a full disk.
         """
@@ -157,7 +157,7 @@ class StemSpool:
                     ) from None
 
     def close(self) -> None:
-        """Closes the files; a second call does nothing."""
+        """Close the files; a second call does nothing."""
         for file in self.files:
             file.close()
         self.files = []
@@ -176,11 +176,11 @@ class StagedWriter:
     staged: StagedFiles
 
     def write(self, stems: Samples) -> None:
-        """Appends a block of shape (k, c, t), stems in their order."""
+        """Append a block of shape (k, c, t), stems in their order."""
         self.spool.write(stems)
 
     def close(self) -> None:
-        """Completes every file and renames it to its target; a second call does nothing."""
+        """Complete every file and rename it to its target; a second call does nothing."""
         if not self.is_open:
             return
         try:
@@ -191,7 +191,7 @@ class StagedWriter:
             self.abort()
 
     def abort(self) -> None:
-        """Removes everything written so far; does nothing after `close`."""
+        """Remove everything written so far; does nothing after `close`."""
         if not self.is_open:
             return
         self.is_open = False
@@ -199,7 +199,7 @@ class StagedWriter:
         self.staged.abort()
 
     def finish(self) -> None:
-        """Makes the target files out of the closed spool and commits them."""
+        """Make the target files out of the closed spool and commit them."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

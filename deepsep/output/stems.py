@@ -58,7 +58,7 @@ class Encoding:
 
 
 def check_format(format: str, rate: int, channels: int) -> None:
-    """Raises DeepsepError unless `format` can hold `channels` channels at `rate` Hz."""
+    """Raise DeepsepError unless `format` can hold `channels` channels at `rate` Hz."""
     if format not in FORMATS:
         raise DeepsepError(f"format {format} is not one of {', '.join(FORMATS)}; choose one of these")
     most = 2 if format == "mp3" else MAX_CHANNELS
@@ -126,11 +126,11 @@ class StemWriter(StagedWriter):
             raise
 
     def open_files(self, paths: Mapping[str, Path]) -> StemSpool:
-        """Opens these files in the format that was asked for."""
+        """Open these files in the format that was asked for."""
         return StemSpool(paths, self.rate, self.channels, limit_frames=self.limit_frames, **self.arguments)
 
     def finish(self) -> None:
-        """Converts the stems that wait for their gain, writes the tags and commits."""
+        """Convert the stems that wait for their gain, writes the tags and commits."""
         if self.waiting is not None:
             self.convert(self.waiting)
         if self.encoding.tags:
@@ -139,7 +139,7 @@ class StemWriter(StagedWriter):
         self.staged.commit()
 
     def convert(self, waiting: Mapping[str, Path]) -> None:
-        """Encodes the float files in `waiting` at their common gain, and removes each."""
+        """Encode the float files in `waiting` at their common gain, and removes each."""
         gain = shared_gain(self.spool.peak, LOSSY_PEAK if self.encoding.format in ("mp3", "ogg") else 1.0)
         self.gain_db = 20 * math.log10(gain)
         for name, source in waiting.items():

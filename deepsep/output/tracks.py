@@ -53,7 +53,7 @@ class TrackResult:
 def run(
     job: Job, model: Model, settings: Settings, output: Output, *, on_progress: OnProgress | None = None
 ) -> TrackResult:
-    """Separates one track: a first pass for its length and loudness, a second for its stems.
+    """Separate one track: a first pass for its length and loudness, a second for its stems.
 
     `on_progress` is called with the seconds of the track that are done. Raises DeepsepError as
     `audio.read_blocks` and the writers do; then nothing of this track is left behind.
@@ -98,7 +98,7 @@ def run(
 
 
 def check_format(output: Output, info: AudioInfo) -> None:
-    """Raises DeepsepError, with the track's path, unless the format can hold its rate and channels."""
+    """Raise DeepsepError, with the track's path, unless the format can hold its rate and channels."""
     try:
         if output.format == "stem":
             ni_stem.check(list(output.stems), info.channels, codec=output.codec)
@@ -135,7 +135,7 @@ def open_writers(
 def write_extras(
     job: Job, found: uncertainty.Uncertainty | None, model: Model, settings: Settings, took: float
 ) -> None:
-    """Writes the maps, the picture and the page beside the stems; each appears only when it is complete."""
+    """Write the maps, the picture and the page beside the stems; each appears only when it is complete."""
     title = audio.track_name(Path(job.label))
     if found:
         maps = {name: path for name, path in job.extras.items() if name != "report"}

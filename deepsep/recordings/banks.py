@@ -145,12 +145,12 @@ class SampleBank:
 
         settings = (rate, "as is") if as_is else (rate,)
         kept, store = cached(cache, "samples", gather(folders), settings, make, listener)
-        return mapped(store, np.array(kept["pieces"], dtype=np.int64), rate)
+        return open_bank(store, np.array(kept["pieces"], dtype=np.int64), rate)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the file's name, so that a worker process maps it instead of being sent its contents."""
         if isinstance(self.samples, np.memmap):
-            return mapped, (self.samples.filename, self.pieces, self.rate)
+            return open_bank, (self.samples.filename, self.pieces, self.rate)
         return SampleBank, (self.samples, self.pieces, self.rate)
 
     @property
@@ -212,6 +212,6 @@ class SampleBank:
         return torch.from_numpy(found.astype(np.float32, copy=False))
 
 
-def mapped(store: Path, pieces: np.ndarray, rate: int) -> SampleBank:
+def open_bank(store: Path, pieces: np.ndarray, rate: int) -> SampleBank:
     """Open a bank on its file."""
     return SampleBank(np.memmap(store, np.int16, "r"), pieces, rate)

@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import DeepsepError
 
-__all__ = ["simulated"]
+__all__ = ["simulate_in_workers"]
 
 E = TypeVar("E")
 
 
-def simulated(
+def simulate_in_workers(
     make: Callable[[torch.Generator], Iterator[E]], seed: int, *, workers: int, draws: int
 ) -> Iterator[list[E]]:
     """Endless lists of `draws` examples of `make`, by so many processes. `make` must be picklable."""

@@ -50,7 +50,7 @@ def notes(name: str, count: int, samples: int, rng: torch.Generator, *, key: int
 
 
 def write(folder: Path, *, takes: int, mixtures: int, seconds: float, seed: int) -> None:
-    """Writes train/<wave>/*.wav, `takes` notes of each pitch, and songs/<number>/ with four notes and their sum.
+    """Write train/<wave>/*.wav, `takes` notes of each pitch, and songs/<number>/ with four notes and their sum.
 
     All in one move: a folder that is there, or one that cannot be written, is a DeepsepError and left as it was.
     """

@@ -91,7 +91,9 @@ class SpectralDomain:
 
     def encoder_config(self, raw: Any) -> SpectralEncoderConfig:
         """See `Domain`."""
-        return from_dict(SpectralEncoderConfig, {"bands": self.spectrum.bands, **raw})
+        if isinstance(raw, Mapping):
+            raw = {"bands": self.spectrum.bands, **raw}
+        return from_dict(SpectralEncoderConfig, raw)
 
     def build_encoder(self, config: SpectralEncoderConfig, stems: int) -> AmortizedPosterior:
         """See `Domain`."""

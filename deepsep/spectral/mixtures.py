@@ -22,7 +22,7 @@ from ..audio.resampling import resample
 from ..recordings.banks import SampleBank
 from .spectrum import Spectrum
 
-__all__ = ["Mixtures", "SetBank", "concatenated", "simulate"]
+__all__ = ["Mixtures", "SetBank", "concatenate", "simulate"]
 
 REPLAYED = 96  # draws of stretches that a simulator keeps, to mix them anew
 
@@ -52,8 +52,8 @@ class SetBank:
     bank: SampleBank
 
 
-def concatenated(batches: Sequence[Mixtures]) -> Mixtures:
-    """Several batches as one."""
+def concatenate(batches: Sequence[Mixtures]) -> Mixtures:
+    """Join several batches."""
     names = Mixtures.__dataclass_fields__
     return Mixtures(*(torch.cat([getattr(m, name) for m in batches]) for name in names))
 
@@ -94,17 +94,19 @@ def simulate(
                 heard[random.integers(REPLAYED)] = signals, gram
         mixed = gram
         if augment and random.random() < 0.6:  # as from a studio; else as the instruments sounded
-            gain = equaliser(len(signals.source), spectrum, random)
-            gain = gain * cleared(gram.diagonal().movedim(-1, 0) * gain[..., None] ** 2, spectrum, random)
+            gain = equaliser_gains(len(signals.source), spectrum, random)
+            gain = gain * high_pass_gains(
+                gram.diagonal().movedim(-1, 0) * gain[..., None] ** 2, spectrum, random
+            )
             if signals.members:  # both channels alike, and a whole record keeps its low end
-                gain[-2:] = equaliser(1, spectrum, random)
+                gain[-2:] = equaliser_gains(1, spectrum, random)
             mixed = gram * (gain[:, None] * gain)[..., None]
         make = set_gains if signals.members else random_gains
         gains = torch.from_numpy(make(signals.source, len(banks), batch, random))
         batch_of = mixtures(
             mixed, gains, torch.from_numpy(signals.source), len(banks), spectrum.count_d, signals.members
         )
-        yield levelled(batch_of, random, spectrum)
+        yield normalise_levels(batch_of, random, spectrum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +125,9 @@ def draw_solos(
     random: np.random.Generator,
     augment: bool,
 ) -> tuple[Signals, np.ndarray]:
-    """A stretch of every source and `extra` of any: float32 (g, length)."""
+    """Draw a stretch of every source and `extra` of any: float32 (g, length)."""
     source = np.concatenate([np.arange(len(banks)), random.integers(len(banks), size=extra)])
-    signals = [stretch(banks[k], length, rate, random, augment) for k in source]
+    signals = [draw_stretch(banks[k], length, rate, random, augment) for k in source]
     return Signals(source), np.stack(signals)
 
 
@@ -138,12 +140,12 @@ def draw_set(
     random: np.random.Generator,
     augment: bool,
 ) -> tuple[Signals, np.ndarray]:
-    """A stretch of each source outside of one set, `extra` of any of these, then the set's two channels."""
+    """Draw a stretch of each source outside of one set, `extra` of any of these, then the set's two channels."""
     chosen = sets[int(random.integers(len(sets)))]
     outside = np.array([k for k in range(len(banks)) if k not in chosen.members])
     source = np.concatenate([outside, random.choice(outside, extra)])
-    solos = [stretch(banks[k], length, rate, random, augment) for k in source]
-    both = stereo_stretch(chosen.bank, length, rate, random, augment)
+    solos = [draw_stretch(banks[k], length, rate, random, augment) for k in source]
+    both = draw_stereo_stretch(chosen.bank, length, rate, random, augment)
     whose = np.concatenate([source, [chosen.members[0]] * 2])
     return Signals(whose, chosen.members), np.concatenate([np.stack(solos), both])
 
@@ -236,21 +238,21 @@ def set_gains(source: np.ndarray, stems: int, batch: int, random: np.random.Gene
     return gains
 
 
-def stretch(
+def draw_stretch(
     bank: SampleBank, length: int, rate: int, random: np.random.Generator, augment: bool
 ) -> np.ndarray:
-    """Some stretch of a bank's recordings, float32 (length,); with `augment` at another speed and `performed`."""
+    """Draw a stretch of one channel, float32 (length,); with `augment` at another speed, with drive and room."""
     speed = 2 ** (random.uniform(-3.5, 3.5) / 12) if augment else 1.0
     x = bank.draw(int(length * speed) + 64, random)
     if augment:
-        x = performed(resample(x[None], round(rate * speed), rate)[0], rate, random)
+        x = add_drive_and_room(resample(x[None], round(rate * speed), rate)[0], rate, random)
     return x[:length] if len(x) >= length else np.pad(x, (0, length - len(x)))
 
 
-def stereo_stretch(
+def draw_stereo_stretch(
     bank: SampleBank, length: int, rate: int, random: np.random.Generator, augment: bool
 ) -> np.ndarray:
-    """Some stretch of both channels of a bank's recordings, float32 (2, length); with `augment` at another speed."""
+    """Draw a stretch of both channels, float32 (2, length); with `augment` at another speed."""
     speed = 2 ** (random.uniform(-2, 2) / 12) if augment else 1.0
     x = bank.draw_stereo(int(length * speed) + 64, random)
     if augment:
@@ -258,8 +260,8 @@ def stereo_stretch(
     return np.pad(x, ((0, 0), (0, max(0, length - x.shape[1]))))[:, :length]
 
 
-def performed(samples_t: np.ndarray, rate: int, random: np.random.Generator) -> np.ndarray:
-    """The same stretch through another chain: drive, room, equaliser. Float32 (t,), RMS about as before."""
+def add_drive_and_room(samples_t: np.ndarray, rate: int, random: np.random.Generator) -> np.ndarray:
+    """Overdrive some of the stretches and put some into a room: float32 (t,), RMS about as before."""
     x = samples_t
     if random.random() < 0.3:
         drive = 10 ** random.uniform(-0.2, 0.9)
@@ -275,15 +277,15 @@ def performed(samples_t: np.ndarray, rate: int, random: np.random.Generator) -> 
     return out
 
 
-def centres(spectrum: Spectrum) -> np.ndarray:
+def band_centres(spectrum: Spectrum) -> np.ndarray:
     """Each band's centre frequency over half the sample rate, (d,)."""
     middle: np.ndarray = (spectrum.starts[:-1] + spectrum.starts[1:] - 1) / spectrum.n_fft
     return middle
 
 
-def equaliser(signals: int, spectrum: Spectrum, random: np.random.Generator) -> Tensor:
+def equaliser_gains(signals: int, spectrum: Spectrum, random: np.random.Generator) -> Tensor:
     """Smooth random gains (g, d), a few dB up and down."""
-    position = (2 * centres(spectrum)) ** 0.4
+    position = (2 * band_centres(spectrum)) ** 0.4
     curve = sum(
         random.normal(0, 4.0 / (i + 1), (signals, 1))
         * np.cos(np.pi * (i + 1) * position + random.uniform(0, 6.3))
@@ -292,13 +294,14 @@ def equaliser(signals: int, spectrum: Spectrum, random: np.random.Generator) -> 
     return torch.from_numpy(10 ** (curve / 20)).float()
 
 
-def cleared(energy_gdn: Tensor, spectrum: Spectrum, random: np.random.Generator) -> Tensor:
-    """High-pass gains (g, d) for some of the signals, as a mixing engineer clears the low end: the cutoff is where
-    up to a quarter of a signal's energy lies below, so that a bass keeps its notes and a guitar loses its rumble.
+def high_pass_gains(energy_gdn: Tensor, spectrum: Spectrum, random: np.random.Generator) -> Tensor:
+    """High-pass gains (g, d) for some of the signals, as a mixing engineer clears the low end.
+
+    Up to a quarter of a signal's energy lies below the cutoff: a bass keeps its notes, a guitar loses its rumble.
     """
     energy = energy_gdn.sum(-1).double().cumsum(1)
     share = energy / energy[:, -1:].clamp_min(1e-12)
-    centre = torch.from_numpy(centres(spectrum) * spectrum.n_fft)
+    centre = torch.from_numpy(band_centres(spectrum) * spectrum.n_fft)
     gains = torch.ones_like(share)
     for i in range(len(gains)):
         if random.random() < 0.6:
@@ -308,8 +311,8 @@ def cleared(energy_gdn: Tensor, spectrum: Spectrum, random: np.random.Generator)
     return gains.float()
 
 
-def levelled(m: Mixtures, random: np.random.Generator, spectrum: Spectrum) -> Mixtures:
-    """Each mixture at RMS 1 give or take: a stretch of a song need not be as loud as the whole."""
+def normalise_levels(m: Mixtures, random: np.random.Generator, spectrum: Spectrum) -> Mixtures:
+    """Bring each mixture to RMS 1, give or take: a stretch of a song need not be as loud as the whole."""
     rms2 = m.total_bdn.sum(1).mean(1) / (2 * spectrum.n_fft / 2)
     scale = torch.from_numpy(
         10 ** (random.normal(0, 3, len(rms2)).clip(-15, 6) / 10)

@@ -25,7 +25,7 @@ from .spectrum import Spectrum
 
 __all__ = ["SEGMENT", "SPEEDS", "PowerBank", "log_powers"]
 
-SPEEDS = (1.0, 0.86, 1.16)  # playback speeds: about -2.6, 0 and +2.6 semitones
+SPEEDS = (1.0, 0.86, 1.16)  # playback speeds: as recorded, about 2.6 semitones lower and as much higher
 SEGMENT = 20  # seconds decoded and analysed at a time
 BLOCK_FRAMES = 2000  # of a part of a recording that is held out, or not, as a whole
 
@@ -92,7 +92,7 @@ class PowerBank:
                 piece = self.log_power[at : min(start + frames, at + length)].T
                 out[i] = np.pad(piece, ((0, 0), (0, length - piece.shape[1])), mode="wrap")
             power = torch.from_numpy(out)
-            power = varied(power, random) if vary else power - 2 * 0.69
+            power = vary_powers(power, random) if vary else power - 2 * 0.69
             yield self.spectrum.to_x(power.exp())
 
 
@@ -102,7 +102,7 @@ def log_powers(path: Path, spectrum: Spectrum, rms: float, speed: float) -> Iter
     for block in audio.read_blocks(path, SEGMENT * rate):
         samples = resample(block, round(rate * speed), spectrum.rate)
         if samples.shape[-1] >= spectrum.n_fft:
-            yield levelled_powers(log_power(samples, spectrum), rms)
+            yield normalise(log_power(samples, spectrum), rms)
 
 
 def log_powers_at(path: Path, spectrum: Spectrum, speeds: Sequence[float]) -> list[np.ndarray]:
@@ -124,7 +124,7 @@ def log_powers_at(path: Path, spectrum: Spectrum, speeds: Sequence[float]) -> li
             pieces.append(log_power(samples, spectrum))
     if loudness.rms == 0:
         raise DeepsepError(f"{path}: is silent")
-    return [levelled_powers(np.concatenate(pieces), loudness.rms) for pieces in found]
+    return [normalise(np.concatenate(pieces), loudness.rms) for pieces in found]
 
 
 def log_power(samples_ct: np.ndarray, spectrum: Spectrum) -> np.ndarray:
@@ -134,15 +134,15 @@ def log_power(samples_ct: np.ndarray, spectrum: Spectrum) -> np.ndarray:
     return np.ascontiguousarray((spectrum.band_power(power) + 1e-30).log().T.numpy().astype(np.float16))
 
 
-def levelled_powers(log_power_nd: np.ndarray, rms: float) -> np.ndarray:
-    """ln of the powers divided by rms^2, over a floor 90 dB below."""
+def normalise(log_power_nd: np.ndarray, rms: float) -> np.ndarray:
+    """Divide powers, given as ln, by rms^2, and raise them to a floor 90 dB below: ln again, float16."""
     level, floor = np.float32(2 * np.log(rms)), np.float32(np.log(1e-9))
     out: np.ndarray = np.logaddexp(log_power_nd.astype(np.float32) - level, floor).astype(np.float16)
     return out
 
 
-def varied(log_power_bdn: Tensor, random: np.random.Generator) -> Tensor:
-    """Other levels, equalisation, bandwidths and silences of the same performances, on ln band powers."""
+def vary_powers(log_power_bdn: Tensor, random: np.random.Generator) -> Tensor:
+    """Change levels, equalisation, bandwidth and silences at random, on ln band powers."""
     b, d, n = log_power_bdn.shape
     # a source lies about 6 dB below the mixture, give or take; 0.23 nats of power are one dB
     gain = random.normal(-6.0, 5.0, (b, 1, 1)).clip(-24, 4)

@@ -18,11 +18,11 @@ from ..inference.domain import Task, TaskRun
 from ..inference.model import Model
 from ..recordings.banks import HELD_OUT, SampleBank
 from ..recordings.files import Folders, find_audio, set_members
-from ..recordings.simulate import simulated
+from ..recordings.simulate import simulate_in_workers
 from .encoder import UNet, mixture_features
 from .infer import stationary_gains
 from .losses import contrast_loss, elbo, mixture_sdr, sleep_loss
-from .mixtures import Mixtures, SetBank, concatenated, simulate
+from .mixtures import Mixtures, SetBank, concatenate, simulate
 from .songs import song_batches
 from .spectrum import Spectrum
 
@@ -91,8 +91,8 @@ def mixture_batches(
     seed = int(torch.randint(2**31, (1,), generator=run.rng)) + run.steps_before
     each = max(1, training.batch // training.draws)
     make = Simulation(banks, model.domain.spectrum, frames, each, sets, set_share)
-    drawn = simulated(make, seed, workers=training.workers, draws=training.draws)
-    return (concatenated(batches) for batches in drawn)
+    drawn = simulate_in_workers(make, seed, workers=training.workers, draws=training.draws)
+    return (concatenate(batches) for batches in drawn)
 
 
 def held_out_mixtures(
@@ -143,8 +143,8 @@ def encoder_task(
             figures |= more
         return value, figures
 
-    test = concatenated(held_out_mixtures(unseen, spectrum, frames, 12))
-    sets_test = concatenated(held_out_mixtures(unseen, spectrum, frames, 12, unseen_sets)) if sets else None
+    test = concatenate(held_out_mixtures(unseen, spectrum, frames, 12))
+    sets_test = concatenate(held_out_mixtures(unseen, spectrum, frames, 12, unseen_sets)) if sets else None
 
     @torch.no_grad()
     def evaluate(average: UNet) -> Figures:
@@ -178,5 +178,5 @@ def contrast_task(
         rows = [loss(average, m, rng)[1] for m in test]
         return {k: sum(row[k] for row in rows) / len(rows) for k in rows[0] if k.startswith("SDR")}
 
-    solos = spectrum.to_x(concatenated(test).power_bpdn / (2 * spectrum.count_d[:, None]))
+    solos = spectrum.to_x(concatenate(test).power_bpdn / (2 * spectrum.count_d[:, None]))
     return Task(batches, loss, evaluate, dict(zip(model.sources, solos.unbind(1), strict=True)))

@@ -44,7 +44,7 @@ class Uncertainty:
 
 
 class SpreadMap:
-    """Gathers standard deviations frame by frame; frames share columns where a track has too many of them."""
+    """Standard deviations gathered frame by frame; frames share columns where a track has too many of them."""
 
     def __init__(self, config: SpectrumConfig, rate: int, samples: int, stems: Sequence[str]) -> None:
         spectrum = Spectrum(config, rate)
@@ -94,7 +94,7 @@ def save(path: Path, found: Uncertainty) -> None:
 
 
 def check_pictures() -> None:
-    """Raises MissingExtra unless pictures can be drawn."""
+    """Raise MissingExtra unless pictures can be drawn."""
     if find_spec("matplotlib") is None:
         raise MissingExtra(
             "the picture of --uncertainty needs matplotlib; run `pipx inject deepsep matplotlib` or "

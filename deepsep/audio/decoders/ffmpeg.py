@@ -93,7 +93,7 @@ class WavPipe:
 
 
 def read_wav_header(pipe: IO[bytes]) -> tuple[int, int] | None:
-    """Reads a RIFF header up to its samples: (rate, channels), or None when it ends before them."""
+    """Read a RIFF header up to its samples: (rate, channels), or None when it ends before them."""
     if len(pipe.read(12)) < 12:
         return None
     found: tuple[int, int] | None = None
@@ -111,7 +111,7 @@ def read_wav_header(pipe: IO[bytes]) -> tuple[int, int] | None:
 
 
 def decode(info: AudioInfo) -> Iterator[Samples]:
-    """Yields blocks of shape (c, t). Raises DeepsepError where ffmpeg fails."""
+    """Yield blocks of shape (c, t). Raises DeepsepError where ffmpeg fails."""
     done = 0
     with WavPipe(info.path) as wav:
         header = read_wav_header(wav.pipe)

@@ -85,13 +85,13 @@ def measure_length(info: AudioInfo) -> AudioInfo | None:
 
 
 def read_all(sound: sf.SoundFile) -> Iterator[Samples]:
-    """Yields the rest of an open file in blocks of shape (c, t)."""
+    """Yield the rest of an open file in blocks of shape (c, t)."""
     while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
         yield block.T
 
 
 def decode(info: AudioInfo) -> Iterator[Samples]:
-    """Yields blocks of shape (c, t). Raises DeepsepError where the file is damaged."""
+    """Yield blocks of shape (c, t). Raises DeepsepError where the file is damaged."""
     done = 0
     try:
         with sf.SoundFile(info.path) as sound:

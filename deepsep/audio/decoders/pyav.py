@@ -56,7 +56,7 @@ def probe(path: Path) -> AudioInfo | None:
 
 
 def decode_frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Yields the decoded frames. Packets that fail before the first good frame or after the last are skipped."""
+    """Yield the decoded frames. Packets that fail before the first good frame or after the last are skipped."""
     import av
 
     failure: Exception | None = None
@@ -75,7 +75,7 @@ def decode_frames(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def decode(info: AudioInfo) -> Iterator[Samples]:
-    """Yields blocks of shape (c, t). Raises DeepsepError where the file is damaged or its rate changes."""
+    """Yield blocks of shape (c, t). Raises DeepsepError where the file is damaged or its rate changes."""
     import av
 
     done = 0

@@ -49,7 +49,7 @@ class Overview:
         self.frames = 0
 
     def measure(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        """Yields the blocks unchanged and measures them; call `picture` after the last."""
+        """Yield the blocks unchanged and measure them; call `picture` after the last."""
         overhang = (WINDOW - UNIT) // 2
         held: Samples | None = None
         for block in blocks:
@@ -61,7 +61,7 @@ class Overview:
             self.add(np.pad(held, ((0, 0), (0, WINDOW))))
 
     def add(self, samples_ct: Samples) -> Samples:
-        """Measures the columns that are complete and returns the samples that are left for the next ones."""
+        """Measure the columns that are complete and return the samples that are left for the next ones."""
         count = (samples_ct.shape[1] - WINDOW) // UNIT + 1
         if count < 1:
             return samples_ct

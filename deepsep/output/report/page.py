@@ -67,7 +67,7 @@ def write_report(
     uncertainty: Mapping[str, NDArray[Any]] | None = None,
     seconds: float | None = None,
 ) -> None:
-    """Writes the page of one separated track; an existing one is replaced only when the new one is complete.
+    """Write the page of one separated track; an existing one is replaced only when the new one is complete.
 
     Args:
         path: the page, an .html file; missing folders are created.

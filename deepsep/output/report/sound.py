@@ -55,7 +55,7 @@ def choose_bitrate(infos: Iterable[AudioInfo]) -> int:
 
 
 def embed(info: AudioInfo, page_rate: int, kbps: int, track: int, page: IO[bytes]) -> Picture:
-    """Appends the pieces of a file to `page` and returns its picture, in one pass over the file.
+    """Append the pieces of a file to `page` and return its picture, in one pass over the file.
 
     `track` is its number on the page. Raises DeepsepError as `read_blocks` does.
     """
@@ -93,7 +93,7 @@ def fold_to_stereo(samples_ct: Samples) -> Samples:
 
 
 def split_pieces(blocks: Iterable[Samples], frames: int, margin: int) -> Iterator[Samples]:
-    """Yields overlapping pieces: number i holds samples i * frames - margin to (i + 1) * frames + margin.
+    """Yield overlapping pieces: number i holds samples i * frames - margin to (i + 1) * frames + margin.
 
     Outside the signal there is silence; the last piece ends `margin` samples after the signal.
     """
