@@ -16,6 +16,15 @@ from numpy.typing import NDArray
 from .audio.files import MAX_CHANNELS
 from .audio.loudness import to_listening_level
 from .config import (
+    BATCH_SIZE,
+    BUNDLED,
+    DEVICE,
+    INIT,
+    METHOD,
+    SAMPLE_ITERATIONS,
+    SAMPLE_SECONDS,
+    SAMPLE_TEMPERATURE,
+    SEED,
     Init,
     Method,
     SgldConfig,
@@ -47,11 +56,11 @@ BLOCK = 1 << 18  # samples that are looked at together
 
 
 def load_priors(
-    priors: Place = "bundled",
+    priors: Place = BUNDLED,
     prior: Mapping[str, str] | None = None,
     *,
     sources: Sequence[str] | None = None,
-    device: str = "auto",
+    device: str = DEVICE,
     offline: bool = False,
     on_progress: hub.OnProgress | None = None,
 ) -> Model:
@@ -89,14 +98,14 @@ def load_priors(
 def settings_for(
     model: Model,
     *,
-    method: Method = "auto",
-    init: Init = "auto",
+    method: Method = METHOD,
+    init: Init = INIT,
     sgld: SgldConfig | Mapping[str, Any] | None = None,
     draws: int | None = None,
     uncertainty: bool = False,
-    seed: int = 0,
-    batch_size: int = 2,
-    device: str = "auto",
+    seed: int = SEED,
+    batch_size: int = BATCH_SIZE,
+    device: str = DEVICE,
 ) -> Settings:
     """Settle what "auto" and a missing `sgld` mean for a model; see `separate` for the arguments.
 
@@ -131,14 +140,14 @@ def separate(
     samples: NDArray[Any],
     rate: int,
     *,
-    priors: Place | Model = "bundled",
-    method: Method = "auto",
-    init: Init = "auto",
+    priors: Place | Model = BUNDLED,
+    method: Method = METHOD,
+    init: Init = INIT,
     sgld: SgldConfig | Mapping[str, Any] | None = None,
     draws: int | None = None,
-    seed: int = 0,
-    batch_size: int = 2,
-    device: str = "auto",
+    seed: int = SEED,
+    batch_size: int = BATCH_SIZE,
+    device: str = DEVICE,
     offline: bool = False,
     on_uncertainty: Callable[[Uncertainty], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
@@ -251,12 +260,12 @@ class Draw:
 def sample_prior(
     source: str,
     *,
-    priors: Place | Model = "bundled",
-    seconds: float = 10.0,
-    temperature: float = 1.0,
+    priors: Place | Model = BUNDLED,
+    seconds: float = SAMPLE_SECONDS,
+    temperature: float = SAMPLE_TEMPERATURE,
     sigma: float | None = None,
-    iterations: int = 32,
-    seed: int = 0,
+    iterations: int = SAMPLE_ITERATIONS,
+    seed: int = SEED,
     offline: bool = False,
 ) -> Draw:
     """Draw from a prior and make the draw audible.
@@ -298,7 +307,7 @@ def sample_prior(
 def evaluate(
     songs: Place | Sequence[Place],
     *,
-    priors: Place | Model = "bundled",
+    priors: Place | Model = BUNDLED,
     how: scoring.Evaluation | None = None,
     offline: bool = False,
     on_progress: scoring.OnProgress | None = None,

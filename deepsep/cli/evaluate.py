@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import Metric, fits_some_domain
+from ..config import BUNDLED, DEVICE, SEED, Metric, fits_some_domain
 from .common import as_usage, listed, pairs, say, set_threads
 from .fetch import pin
 from .options import (
@@ -55,7 +55,7 @@ def evaluate(
     ] = [],  # noqa: B006
     metric: Annotated[Metric, typer.Option(help="What the table shows.")] = "sdr",
     plot: Annotated[Path | None, typer.Option(help="Draw the figures into this file.")] = None,
-    priors: PriorsOption = "bundled",
+    priors: PriorsOption = BUNDLED,
     prior: PriorOption = [],  # noqa: B006
     offline: OfflineOption = False,
     steps: SgldStepsOption = None,
@@ -65,8 +65,8 @@ def evaluate(
     gamma: GammaOption = None,
     chains: ChainsOption = None,
     temperature: TemperatureOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
+    seed: SeedOption = SEED,
+    device: DeviceOption = DEVICE,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,

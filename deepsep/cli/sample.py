@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..config import BUNDLED, SAMPLE_ITERATIONS, SAMPLE_SECONDS, SAMPLE_TEMPERATURE, SEED
 from ..errors import DeepsepError
 from .common import say, set_threads, usage
 from .fetch import fetch, pinned_name
@@ -32,20 +33,20 @@ def sample(
         Path,
         typer.Option("--out", "-o", help="File to write: .wav, .flac, .mp3 or .ogg.", rich_help_panel=OUTPUT),
     ] = Path("sample.wav"),
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length.")] = SAMPLE_SECONDS,
     temperature: Annotated[
         float, typer.Option(min=0, help="1 draws from the prior; less is tamer, 0 a steady average.")
-    ] = 1.0,
+    ] = SAMPLE_TEMPERATURE,
     sigma: Annotated[
         float | None, typer.Option(min=0, help="Noise level of the prior; by default its lowest.")
     ] = None,
     iterations: Annotated[
         int, typer.Option(min=0, max=1000, help="Griffin-Lim steps for the phase; 0 leaves it noise.")
-    ] = 32,
+    ] = SAMPLE_ITERATIONS,
     overwrite: OverwriteOption = False,
-    priors: PriorsOption = "bundled",
+    priors: PriorsOption = BUNDLED,
     offline: OfflineOption = False,
-    seed: SeedOption = 0,
+    seed: SeedOption = SEED,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:

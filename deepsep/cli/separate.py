@@ -9,7 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import BitDepth, Codec, Format, Init, Method, fits_some_domain
+from ..config import (
+    BATCH_SIZE,
+    BIT_DEPTH,
+    BUNDLED,
+    CODEC,
+    DEVICE,
+    FORMAT,
+    INIT,
+    METHOD,
+    MP3_KBPS,
+    SEED,
+    BitDepth,
+    Codec,
+    Format,
+    Init,
+    Method,
+    fits_some_domain,
+)
 from .batch import Batch, from_stdin
 from .common import (
     as_usage,
@@ -76,12 +93,12 @@ def separate(
     format: Annotated[
         Format,
         typer.Option("--format", "-f", help="File format; stem is one NI .stem.mp4.", rich_help_panel=OUTPUT),
-    ] = "wav",
-    bit_depth: Annotated[BitDepth, typer.Option(help="Of wav and flac.", rich_help_panel=OUTPUT)] = "float",
+    ] = FORMAT,
+    bit_depth: Annotated[BitDepth, typer.Option(help="Of wav and flac.", rich_help_panel=OUTPUT)] = BIT_DEPTH,
     bitrate: Annotated[
         int, typer.Option(min=8, max=320, help="kbit/s of mp3.", rich_help_panel=OUTPUT)
-    ] = 320,
-    codec: Annotated[Codec, typer.Option(help="Of a stem file.", rich_help_panel=OUTPUT)] = "aac",
+    ] = MP3_KBPS,
+    codec: Annotated[Codec, typer.Option(help="Of a stem file.", rich_help_panel=OUTPUT)] = CODEC,
     overwrite: OverwriteOption = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out tracks that are done.", rich_help_panel=OUTPUT)
@@ -119,8 +136,8 @@ def separate(
         typer.Option(
             help="sgld (Langevin under the priors), encoder (one pass), or auto: the encoder where there is one.",
         ),
-    ] = "auto",
-    priors: PriorsOption = "bundled",
+    ] = METHOD,
+    priors: PriorsOption = BUNDLED,
     prior: PriorOption = [],  # noqa: B006
     sources: Annotated[
         str | None, typer.Option(help="Sources to infer, in order; by default all.", rich_help_panel=PRIORS)
@@ -132,7 +149,7 @@ def separate(
             help="Where a chain starts: mixture (priors alone), or the encoder's estimate.",
             rich_help_panel=LANGEVIN,
         ),
-    ] = "auto",
+    ] = INIT,
     steps: SgldStepsOption = None,
     levels: LevelsOption = None,
     sigma_max: SigmaMaxOption = None,
@@ -140,14 +157,14 @@ def separate(
     gamma: GammaOption = None,
     temperature: TemperatureOption = None,
     chains: ChainsOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = SEED,
     batch_size: Annotated[
         int,
         typer.Option(
             min=1, help="Windows at a time; changes memory, not the result.", rich_help_panel=RUNNING
         ),
-    ] = 2,
-    device: DeviceOption = "auto",
+    ] = BATCH_SIZE,
+    device: DeviceOption = DEVICE,
     threads: ThreadsOption = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look in subfolders too.")] = False,
     as_json: JsonOption = False,

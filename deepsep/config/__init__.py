@@ -18,6 +18,22 @@ from .choices import (
     Start,
     check_choice,
 )
+from .defaults import (
+    AAC_BITRATE,
+    BATCH_SIZE,
+    BIT_DEPTH,
+    BUNDLED,
+    CODEC,
+    DEVICE,
+    FORMAT,
+    INIT,
+    METHOD,
+    MP3_KBPS,
+    SAMPLE_ITERATIONS,
+    SAMPLE_SECONDS,
+    SAMPLE_TEMPERATURE,
+    SEED,
+)
 from .networks import (
     SpectralEncoderConfig,
     SpectralFlowConfig,
@@ -39,10 +55,12 @@ from .training import (
 )
 
 __all__ = [
-    "CONTRAST_FRAMES", "ENCODER_FRAMES", "PRIOR_FRAMES", "SURE_CHAINS", "BitDepth", "Codec", "ContrastTraining",
-    "DomainName",
-    "EncoderTraining", "Format", "Init", "Level", "Mask", "Method", "Metric", "Objective", "PriorTraining",
-    "SgldConfig", "Shuffle", "SpectralEncoderConfig", "SpectralFlowConfig", "SpectralSgldConfig",
-    "SpectrumConfig", "Start", "TrainConfig", "WaveformConfig", "WaveformEncoderConfig", "WaveformFlowConfig",
-    "WaveformSgldConfig", "changed", "check_choice", "fits_some_domain", "from_dict", "to_dict",
+    "AAC_BITRATE", "BATCH_SIZE", "BIT_DEPTH", "BUNDLED", "CODEC", "CONTRAST_FRAMES", "DEVICE",
+    "ENCODER_FRAMES", "FORMAT", "INIT", "METHOD", "MP3_KBPS", "PRIOR_FRAMES", "SAMPLE_ITERATIONS",
+    "SAMPLE_SECONDS", "SAMPLE_TEMPERATURE", "SEED", "SURE_CHAINS", "BitDepth", "Codec", "ContrastTraining",
+    "DomainName", "EncoderTraining", "Format", "Init", "Level", "Mask", "Method", "Metric", "Objective",
+    "PriorTraining", "SgldConfig", "Shuffle", "SpectralEncoderConfig", "SpectralFlowConfig",
+    "SpectralSgldConfig", "SpectrumConfig", "Start", "TrainConfig", "WaveformConfig",
+    "WaveformEncoderConfig", "WaveformFlowConfig", "WaveformSgldConfig", "changed", "check_choice",
+    "fits_some_domain", "from_dict", "to_dict",
 ]  # fmt: skip

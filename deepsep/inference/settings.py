@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from ..config import Init, Method, SgldConfig, SpectralSgldConfig, check_choice
+from ..config import BATCH_SIZE, Init, Method, SgldConfig, SpectralSgldConfig, check_choice
 from ..errors import DeepsepError
 
 __all__ = ["Settings", "choose_method", "pick_device"]
@@ -24,7 +24,7 @@ class Settings:
     init: ChosenInit = "mixture"
     sgld: SgldConfig = field(default_factory=SpectralSgldConfig)
     seed: int = 0
-    batch_size: int = 2  # windows at a time
+    batch_size: int = BATCH_SIZE  # windows at a time
     device: str = "cpu"
     draws: int = 1  # 1 is the point estimate; more are that many draws from the posterior
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..config import SpectrumConfig, WaveformConfig, from_dict, to_dict
+from ..config import BUNDLED, SpectrumConfig, WaveformConfig, from_dict, to_dict
 from ..errors import DeepsepError
 from ..flows.flow import Flow
 from ..inference.domain import Domain
@@ -142,7 +142,7 @@ def licence_of(config: Mapping[str, Any], source: str) -> str:
 
 
 def load_model(
-    priors: str = "bundled",
+    priors: str = BUNDLED,
     replaced: Mapping[str, str] | None = None,
     *,
     sources: Sequence[str] | None = None,

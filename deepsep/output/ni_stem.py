@@ -19,6 +19,7 @@ from ..audio.files import probe, read_blocks
 from ..audio.info import Samples
 from ..audio.resampling import resample_blocks
 from ..audio.tags import Tags, write_tags
+from ..config import AAC_BITRATE, CODEC, Codec
 from ..errors import DeepsepError
 from . import encoders, mp4
 from .staged import StagedFiles, StagedWriter, StemSpool, shared_gain
@@ -77,13 +78,13 @@ class Encoding:
         comment: written into the file as its comment.
     """
 
-    codec: str = "aac"
-    bitrate: int = 256_000
+    codec: Codec = CODEC
+    bitrate: int = AAC_BITRATE
     tags: Tags | None = None
     comment: str = ""
 
 
-def check(stems: Sequence[str], channels: int, *, codec: str = "aac") -> None:
+def check(stems: Sequence[str], channels: int, *, codec: Codec = CODEC) -> None:
     """Raise DeepsepError unless a stem file can hold these, MissingExtra when nothing can encode it."""
     if len(stems) != 4:
         raise DeepsepError(f"a stem.mp4 holds exactly 4 stems, not {len(stems)}; use --format wav or flac")

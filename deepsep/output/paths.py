@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..audio.files import track_name
+from ..config import BIT_DEPTH, CODEC, FORMAT, MP3_KBPS, BitDepth, Codec, Format
 from ..errors import DeepsepError
 
 __all__ = [
@@ -50,10 +51,10 @@ class Output:
     folder: Path
     stems: dict[str, list[str]]
     pattern: str | None = None
-    format: str = "wav"
-    bit_depth: str = "float"
-    bitrate: int = 320
-    codec: str = "aac"
+    format: Format = FORMAT
+    bit_depth: BitDepth = BIT_DEPTH
+    bitrate: int = MP3_KBPS
+    codec: Codec = CODEC
     overwrite: bool = False
     draws: int = 1
     uncertainty: bool = False
@@ -148,9 +149,8 @@ def plan(
 def plan_job(item: Input, output: Output, priors: str) -> Job:
     """The outputs of one track. Raises DeepsepError as `plan_paths` does, and for draws without {sample}."""
     pattern = output.file_pattern
-    names, ext = list(output.stems), output.format
-    if output.format == "stem":
-        names, ext = ["mix"], "stem.mp4"
+    names = ["mix"] if output.format == "stem" else list(output.stems)
+    ext = "stem.mp4" if output.format == "stem" else output.format
     if output.draws > 1 and "{sample}" not in pattern:
         raise DeepsepError(f"--samples {output.draws} needs {{sample}} in the pattern {pattern!r}")
     targets: dict[str, Path] = {}

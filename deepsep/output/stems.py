@@ -19,6 +19,7 @@ import soundfile as sf
 from ..audio.decoders.libsndfile import read_all
 from ..audio.files import MAX_CHANNELS
 from ..audio.tags import Tags, write_tags
+from ..config import BIT_DEPTH, FORMAT, MP3_KBPS, BitDepth
 from ..errors import DeepsepError
 from .staged import StagedFiles, StagedWriter, StemSpool, shared_gain
 
@@ -50,9 +51,9 @@ class Encoding:
         comment: written into every file as its comment.
     """
 
-    format: str = "wav"
-    bit_depth: str = "float"
-    bitrate: int = 320
+    format: str = FORMAT
+    bit_depth: BitDepth = BIT_DEPTH
+    bitrate: int = MP3_KBPS
     tags: Tags | None = None
     comment: str = ""
 
