@@ -20,7 +20,7 @@ from typer.models import OptionInfo, ParameterInfo
 from deepsep.cli.app import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
-NAMES = {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH"}
+NAMES = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
 HEAD = """# The command line
 
 This page is made from `--help` by `python scripts/make_cli.py`; do not edit it.
@@ -51,6 +51,7 @@ class Parameter(typing.NamedTuple):
     default: Any
     required: bool
     repeated: bool
+    panel: str  # of the options in --help
 
     @property
     def is_option(self) -> bool:
@@ -113,7 +114,8 @@ def declared(parameter: inspect.Parameter, kind: Any, info: ParameterInfo) -> Pa
         names = spelled or [f"--{bare.replace('_', '-')}"]
     else:
         names = [info.metavar or bare.upper()]
-    return Parameter(names, value, info.help or "", parameter.default, required, repeated)
+    panel = info.rich_help_panel or ""
+    return Parameter(names, value, info.help or "", parameter.default, required, repeated, panel)
 
 
 def page() -> str:
@@ -156,7 +158,10 @@ def section(command: Command) -> Iterator[str]:
             yield ""
             yield f"| {title} | |"
             yield "| --- | --- |"
-            yield from (row(parameter) for parameter in found)
+            for panel in dict.fromkeys(["", *(parameter.panel for parameter in found)]):
+                if panel:
+                    yield f"| **{panel}** | |"
+                yield from (row(parameter) for parameter in found if parameter.panel == panel)
 
 
 def row(parameter: Parameter) -> str:

@@ -49,10 +49,59 @@ def test_help_lists_the_choices(command, option, texts):
 
 
 def test_options_stand_in_panels(texts):
-    for title in ("Output", "What is written", "Priors", "Langevin sampling (--method sgld)", "Running"):
+    for title in ("Files", "Stems", "Priors", "Langevin sampling (--method sgld)", "Running"):
         assert f"─ {title} ─" in texts["separate"]
     for title in ("Training", "Network", "Priors of samples (--domain waveform)"):
         assert f"─ {title} ─" in texts["train-prior"]
+
+
+def test_help_says_what_a_value_is_in_a_word(texts):
+    for name, text in texts.items():
+        lines = text.splitlines()
+        usage = next(line for line in lines if "Usage:" in line)
+        assert "{" not in usage and "[[" not in usage, usage
+        for line in lines:
+            for word in ("<bool>", "<str>", "<int", "<float>", "<float range", "<path>", "list["):
+                assert word not in line, (name, line)
+    assert "org/name@revision" in texts["separate"]
+    (threads,) = (line for line in texts["separate"].splitlines() if " --threads " in line)
+    assert " N " in threads
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("song.mp3",), "to separate it: deepsep separate song.mp3."),
+        (("my song.flac", "-o", "x"), 'to separate it: deepsep separate "my song.flac".'),
+        (("https://a.b/c",), "to separate it: deepsep separate https://a.b/c."),
+        (("separate", "song.mp3", "--mp3"), "use --format mp3."),
+        (("separate", "song.mp3", "-n", "htdemucs"), "use --priors."),
+        (("separate", "song.mp3", "--shifts", 2), "use --chains with --method sgld."),
+    ],
+)
+def test_the_habits_of_other_separators_get_a_hint(words, hint, deepsep):
+    code, out, err = deepsep(*words)
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert hint in err
+
+
+def test_a_word_that_is_nobodys_habit_gets_none(deepsep):
+    for words in (("sep",), ("separate", "a.wav", "--magic"), ("toy", "x", "--mp3")):
+        code, _, err = deepsep(*words)
+        assert code == 2 and "use --" not in err and "separate it" not in err
+
+
+def test_formats_may_be_typed_in_capitals(priors, tmp_path, deepsep):
+    song = record(tmp_path / "a.wav")
+    deepsep.good(
+        "separate", song, "--priors", priors, "--method", "encoder", "-f", "FLAC", "-o", tmp_path / "out"
+    )
+    assert (tmp_path / "out" / "a" / "vocals.flac").exists()
+
+
+def test_a_web_address_is_no_file(deepsep):
+    code, _, err = deepsep("separate", "https://a.b/song.mp3")
+    assert code == 1 and "is a web address; download it first" in err
 
 
 @each_choice

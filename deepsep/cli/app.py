@@ -5,35 +5,34 @@ torch is imported inside the commands, never for --help.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
 from .. import __version__
 from ..errors import DeepsepError
 from . import contrast_priors, doctor, evaluate, priors, sample, separate, toy, train_encoder, train_prior
+from .command import Command, Group, UsageError
 from .common import INTERRUPTED, say
 
 __all__ = ["app", "main"]
 
-# of whichever click this Typer runs on
-UsageError = cast(type[Any], typer.BadParameter.__mro__[1])
-
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Separate music into stems with generative flow priors.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(separate.separate)
-app.command("train-prior")(train_prior.train_prior)
-app.command("train-encoder")(train_encoder.train_encoder)
-app.command("contrast-priors")(contrast_priors.contrast_priors)
-app.command()(evaluate.evaluate)
+app.command(cls=Command)(separate.separate)
+app.command("train-prior", cls=Command)(train_prior.train_prior)
+app.command("train-encoder", cls=Command)(train_encoder.train_encoder)
+app.command("contrast-priors", cls=Command)(contrast_priors.contrast_priors)
+app.command(cls=Command)(evaluate.evaluate)
 app.add_typer(priors.app, name="priors")
-app.command()(sample.sample)
-app.command()(toy.toy)
-app.command()(doctor.doctor)
+app.command(cls=Command)(sample.sample)
+app.command(cls=Command)(toy.toy)
+app.command(cls=Command)(doctor.doctor)
 
 
 def show_version(wanted: bool) -> None:

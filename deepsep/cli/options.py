@@ -43,7 +43,7 @@ __all__ = [
     "WorkersOption",
 ]
 
-OUTPUT, PRIORS, LANGEVIN, RUNNING = "Output", "Priors", "Langevin sampling (--method sgld)", "Running"
+OUTPUT, PRIORS, LANGEVIN, RUNNING = "Files", "Priors", "Langevin sampling (--method sgld)", "Running"
 TRAINING, NETWORK = "Training", "Network"
 
 BANDS, SAMPLES = SpectralSgldConfig(), WaveformSgldConfig()
@@ -72,13 +72,20 @@ PriorOption = Annotated[
     ),
 ]
 OfflineOption = Annotated[
-    bool, typer.Option("--offline", help="Use the local cache only.", rich_help_panel=PRIORS)
+    bool,
+    typer.Option(
+        "--offline", help="Fetch nothing: use the priors that are on this machine.", rich_help_panel=PRIORS
+    ),
 ]
 DeviceOption = Annotated[
     str,
-    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1... or mps.", rich_help_panel=RUNNING),
+    typer.Option(
+        metavar="DEVICE", help="Where to compute: auto, cpu, cuda, cuda:1... or mps.", rich_help_panel=RUNNING
+    ),
 ]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.", rich_help_panel=RUNNING)]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads to compute with.", rich_help_panel=RUNNING)
+]
 SeedOption = Annotated[
     int, typer.Option(help="Same seed, same machine: same output.", rich_help_panel=RUNNING)
 ]
@@ -87,7 +94,7 @@ QuietOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel=RUNNING)]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=OUTPUT)
+    bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=OUTPUT)
 ]
 
 SgldStepsOption = Annotated[

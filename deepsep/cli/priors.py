@@ -10,16 +10,18 @@ import typer
 
 from ..errors import DeepsepError
 from ..models import card, files, hub
+from .command import Command, Group
 from .common import listed, say, usage
 from .fetch import fetch, pinned_name, size_of
 from .options import JsonOption, OfflineOption, QuietOption
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 SpecArgument = Annotated[
-    str, typer.Argument(metavar="SPEC", help="bundled, a folder, or org/name[@revision] on the Hub.")
+    str,
+    typer.Argument(metavar="SPEC", help="bundled, a folder, or org/name or org/name@revision on the Hub."),
 ]
 
 
@@ -31,7 +33,7 @@ def root() -> None:
     """
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_priors(as_json: JsonOption = False) -> None:
     """List the priors on this machine: those in the package and those in the Hub cache. No network.
 
@@ -55,7 +57,7 @@ def list_priors(as_json: JsonOption = False) -> None:
         typer.echo("  ".join([*cells, line[4]]).rstrip())
 
 
-@app.command("info")
+@app.command("info", cls=Command)
 def info(spec: SpecArgument, as_json: JsonOption = False, offline: OfflineOption = False) -> None:
     """Show what priors hold: sources, licence, data, figures, commit. Of a Hub name it fetches no weights.
 
@@ -86,7 +88,7 @@ def info(spec: SpecArgument, as_json: JsonOption = False, offline: OfflineOption
             typer.echo(f"figure:   {name}: {figure} {value}")
 
 
-@app.command("download")
+@app.command("download", cls=Command)
 def download(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="org/name[@revision] on the Hub.")],
     sources: Annotated[str | None, typer.Option(help="Only these, such as vocals,drums.")] = None,
@@ -103,7 +105,7 @@ def download(
     typer.echo(str(found.folder))
 
 
-@app.command("path")
+@app.command("path", cls=Command)
 def path(spec: SpecArgument) -> None:
     """Print the folder of priors that are on this machine. No network.
 
@@ -112,7 +114,7 @@ def path(spec: SpecArgument) -> None:
     typer.echo(str(hub.resolve(spec, offline=True).folder))
 
 
-@app.command("remove")
+@app.command("remove", cls=Command)
 def remove(
     spec: Annotated[
         str, typer.Argument(metavar="SPEC", help="org/name for every commit, or org/name@revision for one.")
@@ -139,7 +141,7 @@ def remove(
         say(f"removed {spec.strip()}: {size_of(freed)} freed")
 
 
-@app.command("push")
+@app.command("push", cls=Command)
 def push(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A priors folder, as training writes it.")],
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository; made if it is not there.")],

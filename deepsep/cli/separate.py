@@ -71,7 +71,7 @@ __all__ = ["separate"]
 
 OF_SGLD = ("init", "steps", "levels", "sigma_max", "sigma_min", "gamma", "temperature", "chains")
 MOST_DRAWS = 32  # each holds a file open for every stem
-RESULT = "What is written"
+RESULT = "Stems"
 
 
 def separate(
@@ -86,29 +86,46 @@ def separate(
         str | None,
         typer.Option(
             metavar="PATTERN",
-            help="Pattern below it, by default {track}/{stem}.{ext}; also {parent}, {priors} and {sample}.",
+            help="How files are named in that folder, by default {track}/{stem}.{ext}; "
+            "{parent}, {priors} and {sample} may be used too.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     format: Annotated[
         Format,
-        typer.Option("--format", "-f", help="File format; stem is one NI .stem.mp4.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--format",
+            "-f",
+            case_sensitive=False,
+            help="File format; stem is one Native Instruments .stem.mp4.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = FORMAT,
-    bit_depth: Annotated[BitDepth, typer.Option(help="Of wav and flac.", rich_help_panel=OUTPUT)] = BIT_DEPTH,
+    bit_depth: Annotated[
+        BitDepth, typer.Option(help="Bit depth of wav and flac files.", rich_help_panel=OUTPUT)
+    ] = BIT_DEPTH,
     bitrate: Annotated[
-        int, typer.Option(min=8, max=320, help="kbit/s of mp3.", rich_help_panel=OUTPUT)
+        int, typer.Option(min=8, max=320, help="Bit rate of mp3 files in kbit/s.", rich_help_panel=OUTPUT)
     ] = MP3_KBPS,
-    codec: Annotated[Codec, typer.Option(help="Of a stem file.", rich_help_panel=OUTPUT)] = CODEC,
+    codec: Annotated[
+        Codec,
+        typer.Option(
+            help="Codec of a stem file: aac plays everywhere, alac is lossless.", rich_help_panel=OUTPUT
+        ),
+    ] = CODEC,
     overwrite: OverwriteOption = False,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out tracks that are done.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option("--skip-existing", help="Leave out songs whose files exist.", rich_help_panel=OUTPUT),
     ] = False,
     stems: Annotated[
-        str | None, typer.Option(help="Write only these, such as vocals,drums.", rich_help_panel=RESULT)
+        str | None, typer.Option(help="Write only these stems, such as vocals,drums.", rich_help_panel=RESULT)
     ] = None,
     two_stems: Annotated[
         str | None,
-        typer.Option(help="Write this source and the rest, such as vocals.", rich_help_panel=RESULT),
+        typer.Option(
+            help="Write this stem and all the rest as another, such as vocals.", rich_help_panel=RESULT
+        ),
     ] = None,
     draws: Annotated[
         int,
@@ -124,12 +141,18 @@ def separate(
     uncertainty: Annotated[
         bool,
         typer.Option(
-            "--uncertainty", help="Write how sure each stem is: npz and picture.", rich_help_panel=RESULT
+            "--uncertainty",
+            help="Write how sure each stem is, as numbers (npz) and as a picture.",
+            rich_help_panel=RESULT,
         ),
     ] = False,
     report: Annotated[
         bool,
-        typer.Option("--report", help="Write a page to listen on, beside the stems.", rich_help_panel=RESULT),
+        typer.Option(
+            "--report",
+            help="Write a page to listen on in a browser, beside the stems.",
+            rich_help_panel=RESULT,
+        ),
     ] = False,
     method: Annotated[
         Method,
@@ -140,7 +163,11 @@ def separate(
     priors: PriorsOption = BUNDLED,
     prior: PriorOption = [],  # noqa: B006
     sources: Annotated[
-        str | None, typer.Option(help="Sources to infer, in order; by default all.", rich_help_panel=PRIORS)
+        str | None,
+        typer.Option(
+            help="Instruments that the song has, if not all that there are priors for: vocals,drums.",
+            rich_help_panel=PRIORS,
+        ),
     ] = None,
     offline: OfflineOption = False,
     init: Annotated[

@@ -113,7 +113,7 @@ def train_prior(
         int | None,
         typer.Option(
             min=1,
-            help=f"Their dilated layers, by default {FLOW.layers}; on samples {WAVE_FLOW.layers}.",
+            help=f"Dilated layers of the couplings' networks, by default {FLOW.layers}; on samples {WAVE_FLOW.layers}.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
@@ -134,7 +134,10 @@ def train_prior(
     ] = WAVE.level,
     squeeze: Annotated[
         str,
-        typer.Option(help="Factors of the blocks' squeezes, such as 8,2,2.", rich_help_panel=WAVEFORM),
+        typer.Option(
+            help="By how much each block squeezes time into channels, such as 8,2,2.",
+            rich_help_panel=WAVEFORM,
+        ),
     ] = ",".join(map(str, WAVE_FLOW.squeeze)),
     mask: Annotated[
         Mask,
@@ -153,7 +156,9 @@ def train_prior(
     split: Annotated[
         bool,
         typer.Option(
-            "--split", help="After each block half the channels are done.", rich_help_panel=WAVEFORM
+            "--split",
+            help="Let half of the channels leave the flow after each block, as in Glow.",
+            rich_help_panel=WAVEFORM,
         ),
     ] = WAVE_FLOW.split,
     sigma_min: Annotated[

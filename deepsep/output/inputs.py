@@ -26,6 +26,9 @@ def expand_inputs(
     found: list[Path] = []
     problems: list[DeepsepError] = []
     for item in inputs:
+        if "://" in item:
+            problems.append(DeepsepError(f"{item}: is a web address; download it first, then name the file"))
+            continue
         path = Path(item if os.path.lexists(item) else os.path.expanduser(item))
         try:
             if path.is_dir():
@@ -37,9 +40,8 @@ def expand_inputs(
         except (DeepsepError, OSError, ValueError) as error:
             problems.append(error if isinstance(error, DeepsepError) else DeepsepError(f"{item}: {error}"))
     unique: dict[str, Path] = {}
-    for (
-        path
-    ) in found:  # two paths may lead to one folder; a link to a file under another name is another track
+    # two paths may lead to one folder; a link to a file under another name is another track
+    for path in found:
         unique.setdefault(path_key(Path(os.path.realpath(path.parent), path.name)), path)
     return list(unique.values()), problems
 

@@ -1,0 +1,40 @@
+"""Defaults of settings that stand alone."""
+
+from __future__ import annotations
+
+from .choices import BitDepth, Codec, Format, Init, Method
+
+__all__ = [
+    "AAC_BITRATE",
+    "BATCH_SIZE",
+    "BIT_DEPTH",
+    "BUNDLED",
+    "CODEC",
+    "DEVICE",
+    "FORMAT",
+    "INIT",
+    "METHOD",
+    "MP3_KBPS",
+    "SAMPLE_ITERATIONS",
+    "SAMPLE_SECONDS",
+    "SAMPLE_TEMPERATURE",
+    "SEED",
+]
+
+BUNDLED = "bundled"
+METHOD: Method = "auto"  # the encoder where there is one
+INIT: Init = "auto"
+DEVICE = "auto"
+SEED = 0
+
+FORMAT: Format = "wav"
+BIT_DEPTH: BitDepth = "float"
+MP3_KBPS = 320
+CODEC: Codec = "aac"  # of a stem file
+AAC_BITRATE = 256_000  # bit/s of each stream of a stem file
+
+BATCH_SIZE = 2  # windows separated at a time
+
+SAMPLE_SECONDS = 10.0
+SAMPLE_TEMPERATURE = 1.0
+SAMPLE_ITERATIONS = 32  # of Griffin-Lim, for the phase
