@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import files as audio
+from ..audio.decoders import pyav
+from ..audio.files import fit_length
 from ..audio.resampling import resample
 from ..errors import DeepsepError, MissingExtra
 from ..output import mp4, ni_stem
@@ -226,22 +228,15 @@ def streams_by_stempeg(path: Path) -> tuple[list[Samples], int]:
 
 def streams_by_pyav(path: Path) -> tuple[list[Samples], int]:
     """All streams of a stem file with PyAV."""
-    try:
-        import av
-    except ImportError:
-        raise MissingExtra(f'{path}: stem files need ffmpeg or PyAV: pip install "deepsep[av]"') from None
-    streams: list[Samples] = []
-    rate = 0
-    try:
-        with av.open(str(path)) as container:
-            count = len(container.streams.audio)
-        for i in range(count):
-            with av.open(str(path)) as container:
-                planar = av.AudioResampler(format="fltp")
-                frames = container.decode(container.streams.audio[i])
-                blocks = [out.to_ndarray() for frame in (*frames, None) for out in planar.resample(frame)]
-                rate = int(container.streams.audio[i].rate)
-            streams.append(np.concatenate(blocks, 1))
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise DeepsepError(f"{path}: cannot be read as a stem file; get it again") from error
-    return streams, rate
+    if not pyav.is_installed():
+        raise MissingExtra(f'{path}: stem files need ffmpeg or PyAV: pip install "deepsep[av]"')
+    streams, rates = [], set()
+    for i in range(pyav.count_streams(path)):
+        info = pyav.probe(path, i)
+        if info is None:
+            raise DeepsepError(f"{path}: cannot be read as a stem file; get it again")
+        streams.append(np.concatenate(list(fit_length(pyav.decode(info, i), info)), 1))
+        rates.add(info.rate)
+    if len(rates) != 1:
+        raise DeepsepError(f"{path}: cannot be read as a stem file; get it again")
+    return streams, rates.pop()

@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import DeepsepError
 from ..info import AudioInfo, Samples, cut_short, file_type, file_url
 
-__all__ = ["decode", "is_installed", "probe"]
+__all__ = ["count_streams", "decode", "is_installed", "probe"]
 
 
 def is_installed() -> bool:
@@ -24,8 +24,19 @@ def is_installed() -> bool:
     return True
 
 
-def probe(path: Path) -> AudioInfo | None:
-    """Rate, channels and, in the mp4 family, length of the first audio stream.
+def count_streams(path: Path) -> int:
+    """How many audio streams a file has; 0 where PyAV cannot open it."""
+    import av
+
+    try:
+        with av.open(file_url(path)) as container:
+            return len(container.streams.audio)
+    except (av.error.FFmpegError, OSError):
+        return 0
+
+
+def probe(path: Path, stream: int = 0) -> AudioInfo | None:
+    """Rate, channels and, in the mp4 family, length of an audio stream, by its number.
 
     None when PyAV is not installed or finds no audio.
     """
@@ -35,19 +46,19 @@ def probe(path: Path) -> AudioInfo | None:
 
     try:
         with av.open(file_url(path)) as container:
-            if not container.streams.audio:
+            if len(container.streams.audio) <= stream:
                 return None
-            stream: Any = container.streams.audio[0]
+            found: Any = container.streams.audio[stream]
             # The codec's own rate is wrong for HE-AAC until a frame has been decoded.
-            frame = next(decode_frames(container, stream), None)
+            frame = next(decode_frames(container, found), None)
             if frame is None:
                 return None
-            exact = container.format.name.startswith("mov") and stream.duration is not None
+            exact = container.format.name.startswith("mov") and found.duration is not None
             return AudioInfo(
                 path=path,
                 rate=frame.sample_rate,
                 channels=frame.layout.nb_channels,
-                frames=round(stream.duration * stream.time_base * frame.sample_rate) if exact else None,
+                frames=round(found.duration * found.time_base * frame.sample_rate) if exact else None,
                 format=file_type(path) if exact else container.format.name,
                 decoder="pyav",
             )
@@ -74,15 +85,18 @@ def decode_frames(container: Any, stream: Any) -> Iterator[Any]:
             yield frame
 
 
-def decode(info: AudioInfo) -> Iterator[Samples]:
-    """Yield blocks of shape (c, t). Raises DeepsepError where the file is damaged or its rate changes."""
+def decode(info: AudioInfo, stream: int = 0) -> Iterator[Samples]:
+    """Yield blocks of shape (c, t) of an audio stream, by its number.
+
+    Raises DeepsepError where the file is damaged or its rate changes.
+    """
     import av
 
     done = 0
     try:
         with av.open(file_url(info.path)) as container:
             to_float = av.AudioResampler(format="fltp")
-            for frame in chain(decode_frames(container, container.streams.audio[0]), [None]):
+            for frame in chain(decode_frames(container, container.streams.audio[stream]), [None]):
                 if frame is not None and (
                     frame.sample_rate != info.rate or frame.layout.nb_channels != info.channels
                 ):
