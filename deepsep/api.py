@@ -266,6 +266,7 @@ def sample_prior(
     sigma: float | None = None,
     iterations: int = SAMPLE_ITERATIONS,
     seed: int = SEED,
+    device: str = DEVICE,
     offline: bool = False,
 ) -> Draw:
     """Draw from a prior and make the draw audible.
@@ -278,6 +279,7 @@ def sample_prior(
         sigma: noise level of the prior, by default its lowest.
         iterations: Griffin-Lim steps for the phase that log band powers lack; 0 leaves it noise.
         seed: same seed, same machine, same sound.
+        device: "auto", "cpu", "cuda" or "mps".
         offline: use the local cache only.
 
     Raises DeepsepError for an unknown source, and where the draw overflows, as it does at temperatures far above 1.
@@ -287,21 +289,22 @@ def sample_prior(
     >>> draw.samples.shape, draw.rate
     ((1, 22050), 44100)
     """
+    device = pick_device(device)
     if isinstance(priors, Model):
-        model, origin = priors, priors.info.name
+        model, origin = priors.to(device), priors.info.name
     else:
         found = hub.resolve(str(priors), offline=offline, only=[source])
-        model, origin = folders.load(found.folder, sources=[source], encoder=False), found.name
+        model, origin = folders.load(found.folder, device=device, sources=[source], encoder=False), found.name
     if source not in model.priors:
         raise DeepsepError(f"unknown source {source!r}; these priors have {', '.join(model.sources)}")
     flow, domain = model.priors[source], model.domain
     sound = domain.sonify(
         flow, max(1, round(seconds * domain.rate)), sigma=flow.config.sigma_min if sigma is None else sigma,
-        temperature=temperature, iterations=iterations, rng=torch.Generator().manual_seed(seed),
+        temperature=temperature, iterations=iterations, rng=torch.Generator(device).manual_seed(seed),
     )  # fmt: skip
     if not sound.samples.isfinite().all():
         raise DeepsepError(f"the prior's draw overflows at temperature {temperature:g}; use one nearer to 1")
-    return Draw(to_listening_level(sound.samples[None].numpy()), sound.rate, origin)
+    return Draw(to_listening_level(sound.samples[None].cpu().numpy()), sound.rate, origin)
 
 
 def evaluate(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..config import (
+    DEVICE,
     ENCODER_FRAMES,
     DomainName,
     EncoderTraining,
@@ -24,6 +25,7 @@ from .options import (
     NETWORK,
     TRAINING,
     Bf16Option,
+    DeviceOption,
     LrOption,
     MinutesOption,
     MixturesOption,
@@ -138,6 +140,7 @@ def train_encoder(
         int, typer.Option(min=1, help="Dilated layers of the network on samples.", rich_help_panel=WAVEFORM)
     ] = WAVE_NET.layers,
     workers: WorkersOption = ENCODER.workers,
+    device: DeviceOption = DEVICE,
     bf16: Bf16Option = False,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
@@ -155,7 +158,7 @@ def train_encoder(
         raise usage(f"--frames must be a multiple of {unet.multiple}")
     training = training_of(
         EncoderTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
-        objective=objective, elbo_weight=elbo_weight, mixtures=mixtures, workers=workers,
+        device=device, objective=objective, elbo_weight=elbo_weight, mixtures=mixtures, workers=workers,
         set_share=set_share,
     )  # fmt: skip
     with training_display("encoder", quiet) as display:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..config import (
+    DEVICE,
     PRIOR_FRAMES,
     DomainName,
     Level,
@@ -25,6 +26,7 @@ from .options import (
     NETWORK,
     TRAINING,
     Bf16Option,
+    DeviceOption,
     LrOption,
     MinutesOption,
     OverwriteTrainingOption,
@@ -167,6 +169,7 @@ def train_prior(
     sigma_max: Annotated[
         float, typer.Option(help="Highest noise level.", rich_help_panel=WAVEFORM)
     ] = WAVE_FLOW.sigma_max,
+    device: DeviceOption = DEVICE,
     bf16: Bf16Option = False,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
@@ -180,7 +183,7 @@ def train_prior(
         flow = FLOWS[domain](context.params)
     training = training_of(
         PriorTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
-        score_weight=score_weight,
+        device=device, score_weight=score_weight,
     )  # fmt: skip
     with training_display(f"prior of {source}", quiet) as display:
         from ..training.prior import train_prior as run
