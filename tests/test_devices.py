@@ -4,15 +4,21 @@ PyTorch's meta device has shapes and no values: whatever is left on the CPU is a
 """
 
 import itertools
+import os
+import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from cli_fixtures import noise, record
 from conftest import DOMAIN, SMALL, SOURCES
 
+from deepsep import load_priors
 from deepsep.config import (
     SpectralEncoderConfig,
     SpectralFlowConfig,
@@ -279,3 +285,61 @@ def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
     for part in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f"2-{part}.pt"), whole, rtol=0, atol=1e-4)
     assert (whole - line().weight).abs().max() > 1e-2
+
+
+PRIOR = """
+import os, signal, threading, time
+from pathlib import Path
+import deepsep
+
+folder = Path({folder!r})
+checkpoint = folder / "priors" / "training" / "hiss.safetensors"
+
+def die_after_a_checkpoint():
+    while not checkpoint.exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    threading.Thread(target=die_after_a_checkpoint, daemon=True).start()
+told = []
+deepsep.train_prior(
+    "hiss", folder / "data", folder / "priors",
+    flow=deepsep.SpectralFlowConfig(steps=1, hidden=4, layers=1),
+    training=deepsep.PriorTraining(steps=60, batch=2, frames=16, save_minutes=0.002, device="cpu"),
+    listener=deepsep.Listener(step=lambda status: told.append(status.step)),
+)
+with open(folder / "told.txt", "a") as file:
+    file.write(f"{{os.environ['RANK']}} {{told[:1]}} {{told[-1:]}}\\n")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_no_more_than_the_steps_since_the_last_checkpoint(tmp_path):
+    """torchrun starts all of them again with the same command, and they go on."""
+    for seed in range(3):
+        record(tmp_path / "data" / f"{seed}.wav", noise(4, seed=seed))
+    script = tmp_path / "prior.py"
+    script.write_text(PRIOR.format(folder=str(tmp_path)))
+    run = torchrun(2, "--max-restarts", 2, script, start_new_session=True)
+    try:
+        assert run.wait(200) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+    leader, other = sorted((tmp_path / "told.txt").read_text().splitlines())
+    first = int(re.fullmatch(r"0 \[(\d+)\] \[60\]", leader)[1])
+    assert first > 1, "it went on from a checkpoint"
+    assert other == "1 [] []", "one process talks"
+    assert load_priors(tmp_path / "priors").sources == ["hiss"]
+
+
+@pytest.mark.slow
+def test_a_training_command_of_two_processes_talks_once(tmp_path):
+    record(tmp_path / "data" / "a.wav", noise(4))
+    words = ("-m", "deepsep", "train-prior", "--source", "hiss", tmp_path / "data", "-o", tmp_path / "priors",
+             "--flow-steps", 1, "--hidden", 4, "--layers", 1, "--frames", 16, "--batch", 2, "--steps", 3,
+             "--device", "cpu")  # fmt: skip
+    run = torchrun(2, *words, stderr=subprocess.PIPE, text=True)
+    said = run.communicate(timeout=120)[1]
+    assert run.returncode == 0 and said.count("3 steps; held out") == 1, said
