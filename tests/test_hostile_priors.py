@@ -254,3 +254,26 @@ def test_a_pipe_for_a_config_is_not_waited_for(spoilt):
     for read in (files.read_json, read_config, load):
         with pytest.raises(DeepsepError, match="regular file"):
             read(spoilt)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocals.safetensors", "README.md"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_pushed_lies_in_the_folder_itself(name, kind, spoilt, tmp_path, deepsep):
+    """A link out of the folder would share, or write over, somebody else's file."""
+    outside = tmp_path / "outside"
+    inside = spoilt / name
+    outside.write_bytes(inside.read_bytes() if inside.exists() else b"private")
+    before = outside.read_bytes()
+    inside.unlink(missing_ok=True)
+    {"link": lambda: inside.symlink_to(outside), "pipe": lambda: os.mkfifo(inside), "folder": inside.mkdir}[
+        kind
+    ]()
+    for words in (("--card-only",), ()):
+        line = deepsep.bad("priors", "push", spoilt, "org/name", *words)
+        assert name in line
+    assert outside.read_bytes() == before
+
+
+def test_a_card_that_is_no_text_is_one_line(spoilt, deepsep):
+    (spoilt / "README.md").write_bytes(b"\xff\xfe\x00")
+    assert "README.md" in deepsep.bad("priors", "push", spoilt, "org/name", "--card-only")

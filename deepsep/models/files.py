@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "Entry",
     "check_file",
+    "check_own",
     "check_size",
     "listed_files",
     "one_line",
@@ -54,6 +55,20 @@ def verify(folder: Path, config: Mapping[str, Any], *, only: list[str] | None = 
         if not path.is_file():
             raise DeepsepError(f"{folder} lacks {name}, which its config.json lists")
         check_file(path, entry)
+
+
+def check_own(folder: Path, names: Iterable[str]) -> None:
+    """Raise DeepsepError unless these are regular files of the folder itself, or are not there.
+
+    What a link leads to may be anybody's, and is not to be shared or written over.
+    """
+    inside = folder.resolve()
+    for name in names:
+        path = folder / name
+        if path.is_symlink() or path.resolve() != inside / name:
+            raise DeepsepError(f"{path} is a link; put the file itself into the folder")
+        if path.exists() and not path.is_file():
+            raise DeepsepError(f"{path} is no regular file")
 
 
 def read_json(folder: Path) -> dict[str, Any]:
