@@ -20,7 +20,8 @@ from ..errors import DeepsepError
 __all__ = ["check_stated", "check_values", "load_weights", "read_stated"]
 
 LARGEST = 1e6  # of any weight; half precision holds up to 65504
-LARGEST_LOG = 30.0  # of logarithms of a scale
+LARGEST_OF = {"log_scale": 30.0, "log_diagonal": 30.0, "step": 1e12}  # logarithms; what Adam counts
+NEVER_NEGATIVE = ("variance", "running_var", "num_batches_tracked", "exp_avg_sq", "step")
 FLOATS = ("F64", "F32", "F16", "BF16")
 STATED = {torch.int64: ("I64",), torch.uint8: ("U8",)}  # by what the network has; all else is a float
 
@@ -81,11 +82,11 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
             continue
         leaf = name.rpartition(".")[2]
         if tensor.is_floating_point():
-            largest = LARGEST_LOG if leaf in ("log_scale", "log_diagonal") else LARGEST
+            largest = LARGEST_OF.get(leaf, LARGEST)
             low, high = tensor.aminmax()
             if not (-largest <= float(low) and float(high) <= largest):  # NaN is neither
                 raise ValueError(f"{name} has a weight that is NaN, infinite or beyond {largest:g}")
-        if leaf in ("variance", "running_var", "num_batches_tracked") and int(tensor.min() < 0):
+        if leaf in NEVER_NEGATIVE and bool(tensor.min() < 0):
             raise ValueError(f"{name} is negative")
         if leaf == "permutation" and tensor.sort().values.tolist() != list(range(len(tensor))):
             raise ValueError(f"{name} is no permutation")
