@@ -163,8 +163,8 @@ def push(
         raise usage(f"{repo!r} is not the name of a repository; give org/name")
     from ..models import folder as model
 
+    hub.check_push(folder)
     config = model.read_config(folder)
-    files.verify(folder, config)
     facts = card.describe(config)
     unstated = [s for s, licence in facts["licence"].items() if licence == card.UNSPECIFIED]
     if unstated:

@@ -42,7 +42,7 @@ from .networks import (
     WaveformEncoderConfig,
     WaveformFlowConfig,
 )
-from .plain import from_dict, to_dict
+from .plain import bounds, from_dict, parse_json, shorten, to_dict
 from .sgld import SURE_CHAINS, SgldConfig, SpectralSgldConfig, WaveformSgldConfig, changed, fits_some_domain
 from .training import (
     CONTRAST_FRAMES,
@@ -61,6 +61,6 @@ __all__ = [
     "DomainName", "EncoderTraining", "Format", "Init", "Level", "Mask", "Method", "Metric", "Objective",
     "PriorTraining", "SgldConfig", "Shuffle", "SpectralEncoderConfig", "SpectralFlowConfig",
     "SpectralSgldConfig", "SpectrumConfig", "Start", "TrainConfig", "WaveformConfig",
-    "WaveformEncoderConfig", "WaveformFlowConfig", "WaveformSgldConfig", "changed", "check_choice",
-    "fits_some_domain", "from_dict", "to_dict",
+    "WaveformEncoderConfig", "WaveformFlowConfig", "WaveformSgldConfig", "bounds", "changed", "check_choice",
+    "fits_some_domain", "from_dict", "parse_json", "shorten", "to_dict",
 ]  # fmt: skip

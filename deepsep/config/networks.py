@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval, Len
 
 from ..errors import DeepsepError
 from .choices import Level, Mask, Shuffle, check_choice
@@ -17,23 +20,51 @@ __all__ = [
     "WaveformFlowConfig",
 ]
 
+# Bounds are wide of anything that was ever trained and narrow enough that a file cannot ask for all of the memory.
+Rate = Annotated[int, Interval(ge=1000, le=768_000)]  # Hz
+Bands = Annotated[int, Interval(ge=2, le=4096)]
+Width = Annotated[int, Interval(ge=1, le=4096)]  # of a layer, in hidden units or channels
+Depth = Annotated[int, Interval(ge=1, le=128)]
+Kernel = Annotated[int, Interval(ge=1, le=65)]
+NoiseLevel = Annotated[float, Interval(ge=1e-6, le=1000)]
+LogScaleBound = Annotated[float, Interval(ge=0.01, le=20)]
+
+LONGEST_WINDOW = 0.5  # seconds of an STFT
+LONGEST_REACH = 1 << 16  # frames to either side that a stack of dilated layers sees
+LONGEST_CONTEXT = 2048  # frames that an encoder is given on either side
+LARGEST_SQUEEZE = 1 << 16  # samples that become one frame
+
+
+def check_reach(layers: int, kernel: int) -> None:
+    """Raise DeepsepError for dilated layers that reach further than any signal they are given."""
+    if layers > 16 or (kernel - 1) * 2**layers > 2 * LONGEST_REACH:
+        raise DeepsepError(f"{layers} dilated layers of kernel {kernel} reach too far; take fewer")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpectrumConfig:
     """The STFT, its bands, and the affine map from log band power to the unit x that the flows model."""
 
-    rate: int = 44100
-    n_fft: int = 4096  # Hann window; the hop is a quarter of it
-    single_bins: int = 64  # bands of one bin up to here, then of width bin / single_bins
-    floor_db: float = -72.0  # added to every band power, relative to a mixture of RMS 1
-    shift: float = -8.0  # x = (ln(power + floor) - shift) / scale
-    scale: float = 4.0
+    rate: Rate = 44100
+    n_fft: Annotated[int, Interval(ge=64, le=1 << 17)] = 4096  # Hann window; the hop is a quarter of it
+    single_bins: Annotated[int, Interval(ge=1, le=1 << 17)] = (
+        64  # bands of one bin up to here, then of width bin / single_bins
+    )
+    floor_db: Annotated[
+        float, Interval(ge=-200, le=100)
+    ] = -72.0  # added to every band power, relative to a mixture of RMS 1
+    shift: Annotated[float, Interval(ge=-1000, le=1000)] = -8.0  # x = (ln(power + floor) - shift) / scale
+    scale: Annotated[float, Interval(ge=0.01, le=1000)] = 4.0
 
     def __post_init__(self) -> None:
         if self.n_fft % 4 or self.n_fft < 64:
             raise DeepsepError(f"n_fft must be a multiple of 4 and at least 64, got {self.n_fft}")
         if self.scale <= 0 or self.single_bins < 1 or self.rate < 1:
             raise DeepsepError("scale, single_bins and rate of a spectrum must be positive")
+        if self.n_fft > LONGEST_WINDOW * self.rate:
+            raise DeepsepError(
+                f"n_fft of {self.n_fft} at {self.rate} Hz is more than {LONGEST_WINDOW:g} s; take a shorter window"
+            )
 
     @property
     def band_edges(self) -> list[int]:
@@ -62,14 +93,14 @@ BANDS = SpectrumConfig().bands  # 293
 class SpectralFlowConfig:
     """A noise-conditional flow prior on x (d, n): d channels (bands), n frames."""
 
-    channels: int = BANDS
-    steps: int = 8  # flow steps: ActNorm, invertible 1x1 convolution, affine coupling
-    hidden: int = 96  # width of each coupling's WaveNet
-    layers: int = 3  # dilated layers of each WaveNet, dilation 2**i
-    kernel: int = 3
-    log_scale_bound: float = 2.0  # |log s| of a coupling stays below
-    sigma_min: float = 0.1
-    sigma_max: float = 2.0
+    channels: Bands = BANDS
+    steps: Depth = 8  # flow steps: ActNorm, invertible 1x1 convolution, affine coupling
+    hidden: Width = 96  # width of each coupling's WaveNet
+    layers: Depth = 3  # dilated layers of each WaveNet, dilation 2**i
+    kernel: Kernel = 3
+    log_scale_bound: LogScaleBound = 2.0  # |log s| of a coupling stays below
+    sigma_min: NoiseLevel = 0.1
+    sigma_max: NoiseLevel = 2.0
 
     @property
     def multiple(self) -> int:
@@ -79,6 +110,7 @@ class SpectralFlowConfig:
     def __post_init__(self) -> None:
         if min(self.channels - 1, self.steps, self.hidden, self.layers, self.kernel) < 1:
             raise DeepsepError("a flow needs 2 or more channels and 1 or more steps, layers and hidden units")
+        check_reach(self.layers, self.kernel)
         if not 0 < self.sigma_min < self.sigma_max:
             raise DeepsepError(
                 f"noise levels must be 0 < min < max, got {self.sigma_min:g} and {self.sigma_max:g}"
@@ -89,8 +121,10 @@ class SpectralFlowConfig:
 class WaveformConfig:
     """The time domain: at which rate priors hear samples, how many at a time, and at which level."""
 
-    rate: int = 14700
-    window: int = 512  # samples of a training example, and of a window in separation
+    rate: Rate = 14700
+    window: Annotated[int, Interval(ge=64, le=1 << 17)] = (
+        512  # samples of a training example, and of a window in separation
+    )
     level: Level = "relative"  # to a mixture of RMS 1; "absolute" takes samples as they are
 
     def __post_init__(self) -> None:
@@ -105,20 +139,20 @@ class WaveformConfig:
 class WaveformFlowConfig:
     """A noise-conditional flow prior on samples (1, t): blocks of a squeeze, flows, and a split (FloWaveNet)."""
 
-    squeeze: tuple[int, ...] = (16,)  # factor of each block, time into channels
-    flows: int = 6  # of each block: ActNorm, shuffle, affine coupling
+    squeeze: Annotated[tuple[Width, ...], Len(1, 16)] = (16,)  # factor of each block, time into channels
+    flows: Depth = 6  # of each block: ActNorm, shuffle, affine coupling
     mask: Mask = "channel"  # what a coupling is given: channels, frames (checkerboard), or either in turn
     shuffle: Shuffle = "conv"  # before each coupling: an invertible 1x1 convolution, or channels reversed
     split: bool = (
         False  # after each block but the last, half the channels leave, with learned mean and variance
     )
-    hidden: int = 64
-    layers: int = 5
-    kernel: int = 3
-    log_scale_bound: float = 3.0
-    sigma_min: float = 0.01
-    sigma_max: float = 6.0
-    bands: int = BANDS  # of the mean spectrum that is kept for the stationary Wiener filter
+    hidden: Width = 64
+    layers: Depth = 5
+    kernel: Kernel = 3
+    log_scale_bound: LogScaleBound = 3.0
+    sigma_min: NoiseLevel = 0.01
+    sigma_max: NoiseLevel = 6.0
+    bands: Bands = BANDS  # of the mean spectrum that is kept for the stationary Wiener filter
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "squeeze", tuple(self.squeeze))
@@ -128,6 +162,9 @@ class WaveformFlowConfig:
             )
         if min(self.flows, self.hidden, self.layers, self.kernel) < 1:
             raise DeepsepError("a waveform flow needs 1 or more flows, layers and hidden units")
+        check_reach(self.layers, self.kernel)
+        if self.multiple > LARGEST_SQUEEZE:
+            raise DeepsepError(f"the blocks squeeze {self.multiple} samples into a frame; squeeze less")
         check_choice("mask", self.mask, Mask)
         check_choice("shuffle", self.shuffle, Shuffle)
         if min(self.channels()) < 2:
@@ -156,11 +193,19 @@ class WaveformFlowConfig:
 class SpectralEncoderConfig:
     """The amortized posterior q(x_1..x_K | m): a U-Net over bands and frames."""
 
-    bands: int = BANDS
-    widths: tuple[int, ...] = (32, 64, 128)  # channels of each level; each halves bands and frames
-    bottleneck: int = 32  # hidden units of the dense layers along the bands
-    deep: int = 3  # further residual blocks at the deepest level, for a longer view
-    context: int = 0  # frames on either side that an estimate is given; 0 takes as many as it can use
+    bands: Bands = BANDS
+    widths: Annotated[tuple[Width, ...], Len(1, 7)] = (
+        32,
+        64,
+        128,
+    )  # channels of each level; each halves bands and frames
+    bottleneck: Width = 32  # hidden units of the dense layers along the bands
+    deep: Annotated[int, Interval(ge=0, le=32)] = (
+        3  # further residual blocks at the deepest level, for a longer view
+    )
+    context: Annotated[int, Interval(ge=0, le=LONGEST_CONTEXT)] = (
+        0  # frames on either side that an estimate is given; 0 takes as many as it can use
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -170,6 +215,8 @@ class SpectralEncoderConfig:
             raise DeepsepError(f"the number of deep blocks cannot be negative, got {self.deep}")
         if not self.context:
             object.__setattr__(self, "context", -(-self.reach // self.multiple) * self.multiple)
+        if self.reach > LONGEST_CONTEXT:
+            raise DeepsepError(f"an encoder that sees {self.reach} frames to either side is too deep")
         if self.context % self.multiple or self.context < self.reach:
             raise DeepsepError(
                 f"context must be a multiple of {self.multiple} frames and at least {self.reach}"
@@ -192,15 +239,16 @@ class SpectralEncoderConfig:
 class WaveformEncoderConfig:
     """The amortized posterior q(s_1..s_K | m) on samples: one non-causal WaveNet on frames of `squeeze` samples."""
 
-    squeeze: int = 16
-    hidden: int = 128
-    layers: int = 12  # dilations 1, 2, 4... of `cycle` layers, then again from 1
-    cycle: int = 6
-    kernel: int = 3
+    squeeze: Width = 16
+    hidden: Width = 128
+    layers: Depth = 12  # dilations 1, 2, 4... of `cycle` layers, then again from 1
+    cycle: Depth = 6
+    kernel: Kernel = 3
 
     def __post_init__(self) -> None:
         if min(self.squeeze, self.hidden, self.layers, self.cycle, self.kernel) < 1:
             raise DeepsepError("a waveform encoder needs 1 or more layers, hidden units and samples a frame")
+        check_reach(min(self.cycle, self.layers), self.kernel)
 
     @property
     def multiple(self) -> int:

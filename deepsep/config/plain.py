@@ -1,13 +1,23 @@
-"""Configurations as plain JSON values, and back."""
+"""Configurations as plain JSON values, and back: whatever a file says is checked before anything is built of it."""
 
 from __future__ import annotations
 
+import json
+import reprlib
 from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+from annotated_types import Interval
 
 from ..errors import DeepsepError
 
-__all__ = ["from_dict", "to_dict"]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+__all__ = ["bounds", "from_dict", "parse_json", "shorten", "to_dict"]
+
+MAX_DEPTH = 32  # tables and lists within one another: far above any real file, far below Python's stack
 
 T = TypeVar("T")
 
@@ -18,13 +28,63 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[T], raw: dict[str, Any]) -> T:
-    """Build a configuration from plain values; DeepsepError for keys it does not know."""
+    """Build a configuration from plain values.
+
+    Raises DeepsepError for keys that it does not know, and for values of another type than its annotations say, out
+    of their bounds, NaN or infinite.
+    """
     if not isinstance(raw, dict):
         raise DeepsepError(f"{kind.__name__} must be a table of settings, found {type(raw).__name__}")
     names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(raw.keys() - names):
-        raise DeepsepError(f"unknown {kind.__name__} settings: {', '.join(unknown)}")
+        raise DeepsepError(f"unknown {kind.__name__} settings: {shorten(', '.join(unknown))}")
+    from pydantic import ValidationError
+
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
     try:
-        return kind(**raw)
-    except (TypeError, ValueError) as error:
-        raise DeepsepError(f"{kind.__name__} cannot be built: {error}") from error
+        schema_of(kind).model_validate(values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = " ".join(map(str, first["loc"]))
+        told = first["msg"].removeprefix("Input ")
+        raise DeepsepError(f"{kind.__name__}: {where} {told}, found {shorten(first['input'])}") from None
+    return kind(**values)
+
+
+def bounds(kind: type, name: str) -> dict[str, Any]:
+    """The least and the greatest value of a setting as options take it: {"min": ..., "max": ...}."""
+    annotation = get_type_hints(kind, include_extras=True)[name]
+    interval = next(part for part in annotation.__metadata__ if isinstance(part, Interval))
+    return {"min": interval.ge, "max": interval.le}
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Read JSON of bounded depth. Raises ValueError for anything else."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from None
+    level = [found]
+    for _ in range(MAX_DEPTH):
+        tables = [item for item in level if isinstance(item, (dict, list))]
+        level = [v for item in tables for v in (item.values() if isinstance(item, dict) else item)]
+    if level:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    return found
+
+
+def shorten(value: object) -> str:
+    """Write a value from outside in at most 80 printable characters; text without its quotes."""
+    text = reprlib.Repr().repr(value) if not isinstance(value, str) else repr(value)[1:-1]
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+@lru_cache(maxsize=32)
+def schema_of(kind: type) -> type[BaseModel]:
+    """What a configuration's annotations ask of plain values, as pydantic checks it."""
+    from pydantic import ConfigDict, create_model  # on first use: --help does without it
+
+    hints = get_type_hints(kind, include_extras=True)
+    strict = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=())
+    settings: dict[str, Any] = {name: (hint, None) for name, hint in hints.items()}
+    return create_model(kind.__name__, __config__=strict, **settings)

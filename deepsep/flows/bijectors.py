@@ -56,7 +56,9 @@ class Whitening(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("axes", torch.eye(channels))  # columns are eigenvectors
+        self.register_buffer(
+            "axes", torch.zeros(channels, channels).fill_diagonal_(1)
+        )  # columns are eigenvectors
         self.register_buffer("variance", torch.ones(channels))
 
     @torch.no_grad()
@@ -143,13 +145,25 @@ class InvertibleConv(Bijector):
 
     def __init__(self, channels: int, rng: torch.Generator | None = None) -> None:
         super().__init__()
-        rotation = torch.linalg.qr(torch.randn(channels, channels, generator=rng, dtype=torch.float64))[0]
+        # y = L U' x, then y[permutation]
+        self.register_buffer("permutation", torch.empty(channels, dtype=torch.int64))
+        self.register_buffer("sign", torch.empty(channels))
+        self.triangles = nn.Parameter(torch.empty(channels, channels))  # L below, U above
+        self.log_diagonal = nn.Parameter(torch.empty(channels))
+        if not self.sign.is_meta:  # one without memory is to be filled from a file
+            self.rotate(rng)
+
+    @torch.no_grad()
+    def rotate(self, rng: torch.Generator | None) -> None:
+        """Become a random rotation."""
+        d = len(self.sign)
+        rotation = torch.linalg.qr(torch.randn(d, d, generator=rng, dtype=torch.float64))[0]
         permutation, lower, upper = torch.linalg.lu(rotation)
         diagonal = upper.diagonal()
-        self.register_buffer("permutation", permutation.argmax(1))  # y = L U' x, then y[permutation]
-        self.register_buffer("sign", diagonal.sign().float())
-        self.triangles = nn.Parameter((lower.tril(-1) + upper.triu(1)).float())  # L below, U above
-        self.log_diagonal = nn.Parameter(diagonal.abs().log().float())
+        self.permutation.copy_(permutation.argmax(1))
+        self.sign.copy_(diagonal.sign())
+        self.triangles.copy_(lower.tril(-1) + upper.triu(1))
+        self.log_diagonal.copy_(diagonal.abs().log())
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """The unit lower and the upper triangular factor, both (d, d)."""

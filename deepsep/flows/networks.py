@@ -16,15 +16,15 @@ EMBEDDING = 32  # size of the noise level's embedding
 class NoiseEmbedding(nn.Module):
     """log sigma -> features: sines of several rates, then one dense layer. (b,) -> (b, size)."""
 
-    rates: Tensor
+    RATES = range(-2, 4)  # powers of 2
 
     def __init__(self, size: int = EMBEDDING) -> None:
         super().__init__()
-        self.register_buffer("rates", 2.0 ** torch.arange(-2, 4), persistent=False)
-        self.dense = nn.Linear(2 * len(self.rates), size)
+        self.dense = nn.Linear(2 * len(self.RATES), size)
 
     def forward(self, sigma_b: Tensor) -> Tensor:
-        angles = sigma_b.log()[:, None] * self.rates
+        rates = 2.0 ** torch.arange(self.RATES.start, self.RATES.stop, device=sigma_b.device)
+        angles = sigma_b.log()[:, None] * rates
         return torch.nn.functional.silu(self.dense(torch.cat([angles.sin(), angles.cos()], 1)))
 
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from ..errors import DeepsepError
+from .files import check_own
+
 __all__ = ["UNSPECIFIED", "clean", "describe", "licence_line", "model_card", "write_card"]
 
 UNSPECIFIED = "unspecified"
@@ -79,9 +82,13 @@ def model_card(config: Mapping[str, Any], repo: str, former: str = "") -> str:
 
 
 def write_card(folder: Path, config: Mapping[str, Any], repo: str) -> Path:
-    """Write the model card into a priors folder, over the one that is there."""
+    """Write the model card into a priors folder, over the one that is there. DeepsepError for one that is no text."""
     path = folder / "README.md"
-    former = path.read_text(encoding="utf-8") if path.is_file() else ""
+    check_own(folder, [path.name])
+    try:
+        former = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except UnicodeDecodeError:
+        raise DeepsepError(f"{path}: is no UTF-8 text; remove it or write it again") from None
     path.write_text(model_card(config, repo, former), encoding="utf-8", newline="\n")
     return path
 

@@ -8,12 +8,13 @@ The "files" table of `config.json` lists every weights file with its sha256 and 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..config import parse_json, shorten
 from ..errors import DeepsepError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "Entry",
     "check_file",
+    "check_own",
     "check_size",
     "listed_files",
     "one_line",
@@ -55,18 +57,35 @@ def verify(folder: Path, config: Mapping[str, Any], *, only: list[str] | None = 
         check_file(path, entry)
 
 
+def check_own(folder: Path, names: Iterable[str]) -> None:
+    """Raise DeepsepError unless these are regular files of the folder itself, or are not there.
+
+    What a link leads to may be anybody's, and is not to be shared or written over.
+    """
+    inside = folder.resolve()
+    for name in names:
+        path = folder / name
+        if path.is_symlink() or path.resolve() != inside / name:
+            raise DeepsepError(f"{path} is a link; put the file itself into the folder")
+        if path.exists() and not path.is_file():
+            raise DeepsepError(f"{path} is no regular file")
+
+
 def read_json(folder: Path) -> dict[str, Any]:
     """Read `config.json` of a priors folder as JSON; what it says is for the caller to judge."""
     path = folder / "config.json"
     try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise DeepsepError(f"{path} is too large for a priors config ({path.stat().st_size} bytes)")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+            raise DeepsepError(f"{path} is no regular file")
+        if found.st_size > MAX_TEXT_BYTES:
+            raise DeepsepError(f"{path} is too large for a priors config ({found.st_size} bytes)")
+        config = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DeepsepError(f"{folder} is not a priors folder: it holds no config.json") from None
     except OSError as error:
         raise DeepsepError(f"cannot read {path}: {one_line(error)}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DeepsepError(f"{path} is not valid JSON: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise DeepsepError(f"{path} must hold a JSON object")
@@ -88,7 +107,7 @@ def listed_files(config: Mapping[str, Any], only: list[str] | None, where: str) 
             raise DeepsepError(f"{where}: config.json gives no valid size for {name}")
         if size > MAX_FILE_BYTES:
             raise DeepsepError(
-                f"{where}: {name} is declared as {size} bytes, above {MAX_FILE_BYTES}; refused"
+                f"{where}: {name} is declared as {shorten(size)} bytes, above {MAX_FILE_BYTES}; refused"
             )
         entries[name] = Entry(sha256.lower(), size)
     if only is None:

@@ -10,16 +10,17 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..config import BUNDLED, SpectrumConfig, WaveformConfig, from_dict, to_dict
+from ..config import BUNDLED, SpectrumConfig, WaveformConfig, from_dict, shorten, to_dict
 from ..errors import DeepsepError
 from ..flows.flow import Flow
 from ..inference.domain import Domain
@@ -28,6 +29,8 @@ from ..inference.model import Model, ModelInfo, Origin
 from ..spectral.domain import SpectralDomain
 from ..waveform.domain import WaveformDomain
 from . import files, hub
+from .card import UNSPECIFIED, clean
+from .weights import load_weights
 
 __all__ = [
     "DOMAINS",
@@ -43,6 +46,7 @@ __all__ = [
 ]
 
 FORMAT = 1
+MOST_SOURCES = 64
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,37 +55,58 @@ def check_name(source: Any) -> str:
     """A source's name must do as a file name and in a list: letters, digits, _ and -."""
     fits = isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", source)
     if not fits or source in ("encoder", "config"):
-        raise DeepsepError(f"{source!r} cannot name a source; use letters, digits, _ and - (such as vocals)")
+        raise DeepsepError(
+            f"{shorten(source)!r} cannot name a source; use letters, digits, _ and - (such as vocals)"
+        )
     return str(source)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read config.json and check its format. DeepsepError for one that is not of a priors folder."""
     config = files.read_json(folder)
-    if not isinstance(config.get("format"), int):
+    number = config.get("format")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise DeepsepError(f"{folder}: not a priors folder, its config.json names no format")
-    if config["format"] > FORMAT:
+    if number > FORMAT:
         raise DeepsepError(
-            f"{folder}: format {config['format']}, this deepsep reads up to {FORMAT}; upgrade deepsep"
+            f"{folder}: format {shorten(number)}, this deepsep reads up to {FORMAT}; upgrade deepsep"
         )
     for key, kind in (("sources", list), ("spectrum", dict), ("files", dict), ("priors", dict)):
         if not isinstance(config.get(key), kind):
             raise DeepsepError(f"{folder}: config.json has no valid {key!r}")
-    if not config["sources"] or not isinstance(config.get("encoder", {}), dict):
-        raise DeepsepError(f"{folder}: config.json lists no sources, or an encoder that is no table")
-    for name in config["sources"]:
+    sources, encoder = config["sources"], config.get("encoder", {})
+    if not 1 <= len(sources) <= MOST_SOURCES or not isinstance(encoder, dict):
+        raise DeepsepError(
+            f"{folder}: config.json lists no sources, more than {MOST_SOURCES}, or an encoder that is no table"
+        )
+    for name in sources:
         if not isinstance(config["priors"].get(check_name(name)), dict):
             raise DeepsepError(f"{folder}: config.json says nothing about the prior of {name}")
-    if (domain := config.setdefault("domain", next(iter(DOMAINS)))) not in DOMAINS:
-        raise DeepsepError(
-            f"{folder}: priors of the domain {domain!r}, this deepsep knows {' and '.join(DOMAINS)}"
-        )
+    made_for = encoder.get("sources", [])
+    if not isinstance(made_for, list) or not all(isinstance(name, str) for name in made_for):
+        raise DeepsepError(f"{folder}: config.json has an encoder whose sources are no names")
+    if len(set(sources)) < len(sources) or len(set(made_for)) < len(made_for):
+        raise DeepsepError(f"{folder}: config.json names a source twice")
+    domain = config.setdefault("domain", next(iter(DOMAINS)))
+    if not isinstance(domain, str) or domain not in DOMAINS:
+        known = " and ".join(DOMAINS)
+        raise DeepsepError(f"{folder}: priors of the domain {shorten(domain)!r}, this deepsep knows {known}")
     return config
 
 
 def domain_of(config: Mapping[str, Any]) -> Domain:
     """The domain that a config.json names, with its settings. DeepsepError for settings that it cannot have."""
     return DOMAINS[config["domain"]](config)
+
+
+@contextmanager
+def named(folder: Path) -> Iterator[None]:
+    """Begin a DeepsepError of the block with the folder's name."""
+    try:
+        yield
+    except DeepsepError as error:
+        told = str(error)
+        raise DeepsepError(told if str(folder) in told else f"{folder}: {told}") from error
 
 
 def read_spectral(config: Mapping[str, Any]) -> Domain:
@@ -113,24 +138,24 @@ def load(
     the sources asked for are not those that it was trained for.
     """
     config = read_config(folder)
-    domain = domain_of(config)
+    with named(folder):
+        domain = domain_of(config)
     names = list(sources or config["sources"])
     for name in names:
         if name not in config["sources"]:
             raise DeepsepError(f"unknown source {name!r}; these priors have {', '.join(config['sources'])}")
     priors: dict[str, Flow] = {}
     for name in names:
-        shape = domain.flow_config(config["priors"][name].get("flow"))
-        try:
-            flow = domain.build_flow(shape)
-        except DeepsepError as error:
-            raise DeepsepError(f"{folder}: {name}: {error}") from error
-        priors[name] = fill(flow, folder, f"{name}.safetensors", config)
+        with named(folder):
+            flow = domain.flow_config(config["priors"][name].get("flow"))
+            priors[name] = fill(partial(domain.build_flow, flow), folder, f"{name}.safetensors", config)
     net = None
     made_for = config.get("encoder", {}).get("sources")
     if encoder and made_for and sorted(made_for) == sorted(names):
-        shape = domain.encoder_config(config["encoder"].get("network"))
-        net = fill(domain.build_encoder(shape, len(names)), folder, "encoder.safetensors", config)
+        with named(folder):
+            shape = domain.encoder_config(config["encoder"].get("network"))
+            build = partial(domain.build_encoder, shape, len(names))
+            net = fill(build, folder, "encoder.safetensors", config)
         net.reorder([made_for.index(name) for name in names])
     licences = {name: licence_of(config, name) for name in names}
     return Model(domain, priors, net, ModelInfo(str(folder), {}, licences)).to(device)
@@ -138,7 +163,7 @@ def load(
 
 def licence_of(config: Mapping[str, Any], source: str) -> str:
     """The licence of a source's weights, as its config states it."""
-    return str(config["priors"][source].get("licence", "unspecified"))
+    return clean(config["priors"][source].get("licence", UNSPECIFIED))
 
 
 def load_model(
@@ -188,19 +213,12 @@ def load_model(
     return replace(model, priors={n: flows[n] for n in names}, info=info).to(device)
 
 
-def fill(module: M, folder: Path, name: str, config: Mapping[str, Any]) -> M:
-    """Load one file into a module, strictly, after checking that it is the file config.json names."""
-    path = folder / name
+def fill(build: Callable[[], M], folder: Path, name: str, config: Mapping[str, Any]) -> M:
+    """Build a network and load one file into it, strictly, after checking that it is the file config.json names."""
     if name not in config["files"]:
         raise DeepsepError(f"{folder}: config.json names no {name}")
     files.verify(folder, {**config, "files": {name: config["files"][name]}})
-    try:
-        tensors = load_file(path)
-        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise DeepsepError(f"{path}: weights do not fit this folder's config ({reason})") from error
-    return module.eval().requires_grad_(False)
+    return load_weights(build, folder / name)
 
 
 def digest(data: bytes) -> str:

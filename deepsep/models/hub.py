@@ -10,16 +10,16 @@ import contextlib
 import glob
 import importlib.resources
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..errors import DeepsepError
 from .download import COMMIT, OnProgress, explain, failures, fetch_snapshot, is_offline
-from .files import listed_files, quote, read_json, verify
+from .files import check_own, listed_files, quote, read_json, verify
 
-__all__ = ["Cached", "OnProgress", "Resolved", "cached", "push", "remove", "resolve"]
+__all__ = ["Cached", "OnProgress", "Resolved", "cached", "check_push", "push", "remove", "resolve"]
 
 REPO = re.compile(r"(?P<repo>\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)
 FORMS = "give `bundled`, a folder such as ./my-priors, or a Hub repository as org/name or org/name@revision"
@@ -134,16 +134,16 @@ def push(
 ) -> str:
     """Upload a priors folder to the Hub, creating the repository if needed; give the address of the commit.
 
-    The folder is verified first, and only `config.json`, `README.md` and the files listed are sent.
+    The folder is verified first, and only `config.json`, `README.md` and the files listed are sent; none of them may
+    be a link.
     """
     check_repo(repo_id)
-    config = read_json(folder)
-    verify(folder, config)
+    config = check_push(folder)
     if is_offline(False):
         raise DeepsepError("cannot push while HF_HUB_OFFLINE is set")
     from huggingface_hub import HfApi
 
-    names = ["config.json", "README.md", *listed_files(config, None, str(folder))]
+    names = sent_files(folder, config)
     api = HfApi()
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -159,6 +159,20 @@ def push(
     except failures() as error:
         raise explain(error, repo_id, revision or "main", None) from error
     return commit.commit_url
+
+
+def check_push(folder: Path) -> dict[str, Any]:
+    """Read the config.json of a folder that can be pushed; DeepsepError for one that is damaged or holds links."""
+    check_own(folder, ["config.json"])
+    config = read_json(folder)
+    check_own(folder, sent_files(folder, config))
+    verify(folder, config)
+    return config
+
+
+def sent_files(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """What of a folder is pushed."""
+    return ["config.json", "README.md", *listed_files(config, None, str(folder))]
 
 
 def check_repo(repo: str) -> None:

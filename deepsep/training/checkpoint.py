@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..config import parse_json, shorten
 from ..errors import DeepsepError
+from ..models.weights import check_stated, check_values, read_stated
 
 __all__ = ["State", "check_checkpoint", "load_checkpoint", "save_checkpoint"]
+
+MOST_TOLD = 8  # settings that differ
+MOST_STEPS, MOST_MINUTES = 10**12, 1e9  # no run is longer; a note that says so is damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +40,7 @@ class State:
 
 def save_checkpoint(path: Path, note: dict[str, Any], state: State) -> None:
     """Write the state beside the target, then move it into place."""
-    tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
+    tensors = weights_of(state)
     for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     tensors["rng"] = state.rng.get_state()
@@ -45,7 +50,7 @@ def save_checkpoint(path: Path, note: dict[str, Any], state: State) -> None:
         save_file(
             {k: v.contiguous().clone() for k, v in tensors.items()},
             part,
-            metadata={"deepsep": json.dumps(note)},
+            metadata={"deepsep": json.dumps({**note, "tensors": len(tensors)})},
         )
         os.replace(part, path)
     except SafetensorError as error:
@@ -60,12 +65,12 @@ def check_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
         raise DeepsepError(f"{path}: no checkpoint to resume from; leave out --resume to start afresh")
     try:
         with safe_open(path, "pt") as file:
-            note: dict[str, Any] = json.loads((file.metadata() or {})["deepsep"])
-        theirs = note["identity"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DeepsepError(f"{path}: not a deepsep checkpoint, or a damaged one ({error})") from error
+            note = read_note((file.metadata() or {})["deepsep"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise damaged(path, error) from error
+    theirs = note["identity"]
     if differing := sorted(k for k in {*identity, *theirs} if identity.get(k) != theirs.get(k)):
-        told = ", ".join(difference(k, theirs.get(k), identity.get(k)) for k in differing)
+        told = ", ".join(difference(k, theirs.get(k), identity.get(k)) for k in differing[:MOST_TOLD])
         raise DeepsepError(
             f"{path}: checkpoint of another configuration ({told}); give the same options, "
             "or leave out --resume to start afresh"
@@ -73,22 +78,55 @@ def check_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     return note
 
 
+def damaged(path: Path, error: Exception) -> DeepsepError:
+    """The error for a file that is no checkpoint, or not a whole one."""
+    return DeepsepError(
+        f"{path}: not a deepsep checkpoint, or a damaged one ({shorten(str(error))}); "
+        "start afresh with --overwrite"
+    )
+
+
+def read_note(text: str) -> dict[str, Any]:
+    """Read what a checkpoint says of itself. Raises ValueError for a note of other types than it is written with."""
+    note = parse_json(text)
+    if not isinstance(note, dict) or not isinstance(note.get("identity"), dict):
+        raise ValueError("its note has no identity")
+    step, minutes, data, tensors = (note.get(name) for name in ("step", "minutes", "data", "tensors"))
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= MOST_STEPS:
+        raise ValueError(f"its note has the step {shorten(step)}")
+    if not isinstance(minutes, (int, float)) or isinstance(minutes, bool) or not 0 <= minutes <= MOST_MINUTES:
+        raise ValueError(f"its note has {shorten(minutes)} for minutes")
+    if not isinstance(data, (str, type(None))) or not isinstance(tensors, (int, type(None))):
+        raise ValueError("its note has no valid account of its data or tensors")
+    return note
+
+
 def difference(name: str, there: Any, here: Any) -> str:
     """Describe two settings, or only those of their parts that differ."""
     if isinstance(there, dict) and isinstance(here, dict):
-        parts = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))
+        parts = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))[:MOST_TOLD]
         return ", ".join(difference(f"{name} {k}", there.get(k), here.get(k)) for k in parts)
-    return f"{name} {there!r} there, {here!r} here"
+    return f"{shorten(name)} {shorten(there)} there, {shorten(here)} here"
 
 
 def load_checkpoint(path: Path, identity: dict[str, Any], state: State) -> tuple[int, float]:
-    """Restore a run; return its step and the minutes it has had. DeepsepError if it is of another run."""
+    """Restore a run; return its step and the minutes it has had. DeepsepError if it is of another run.
+
+    Nothing of `state` is changed before every tensor is known to be whole.
+    """
     note = check_checkpoint(path, identity)
     try:
+        stated = read_stated(path)
+        wanted = expected(stated, state)
+        check_stated(stated, wanted)
+        if note.get("tensors", len(stated)) != len(stated):
+            raise ValueError(f"it holds {len(stated)} tensors, its note says {note['tensors']}")
         with safe_open(path, "pt") as file:
-            tensors = {k: file.get_tensor(k) for k in file.keys()}
-    except (SafetensorError, ValueError) as error:
-        raise DeepsepError(f"{path}: not a deepsep checkpoint, or a damaged one ({error})") from error
+            tensors: dict[str, Tensor] = {k: file.get_tensor(k) for k in wanted}
+        check_values(tensors)
+        torch.Generator().set_state(tensors["rng"])
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+        raise damaged(path, error) from error
     for name, module in (("model.", state.model), ("average.", state.average)):
         module.load_state_dict({k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)})
     moments: dict[int, dict[str, Tensor]] = {}
@@ -100,3 +138,20 @@ def load_checkpoint(path: Path, identity: dict[str, Any], state: State) -> tuple
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.rng.set_state(tensors["rng"])
     return int(note["step"]), float(note["minutes"])
+
+
+def weights_of(state: State) -> dict[str, Tensor]:
+    """The weights and their average, by their names in a checkpoint."""
+    tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
+    return tensors | {f"average.{k}": v for k, v in state.average.state_dict().items()}
+
+
+def expected(stated: Mapping[str, Any], state: State) -> dict[str, Tensor]:
+    """What a checkpoint of this state has; of a parameter that has had no gradient Adam has no moments."""
+    wanted = {**weights_of(state), "rng": state.rng.get_state()}
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    for i, parameter in enumerate(parameters):
+        if any(name.startswith(f"adam.{i}.") for name in stated):
+            wanted |= {f"adam.{i}.step": torch.tensor(0.0)}
+            wanted |= {f"adam.{i}.{name}": parameter for name in ("exp_avg", "exp_avg_sq")}
+    return wanted
