@@ -51,7 +51,8 @@ def find_audio(folder: Path) -> list[Path]:
         raise DeepsepError(f"{folder}: no such folder; give a folder of solo recordings")
     found = sorted(
         p for p in folder.rglob("*")
-        if p.suffix.lower() in audio.AUDIO_SUFFIXES and p.is_file() and not p.name.startswith(".")
+        if p.suffix.lower() in audio.AUDIO_SUFFIXES and p.is_file()
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
     )  # fmt: skip
     if not found:
         raise DeepsepError(

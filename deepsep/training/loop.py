@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -21,6 +17,7 @@ from ..config import TrainConfig
 from ..flows.networks import WaveNet
 from ..inference.domain import Task
 from ..progress import Status, TrainResult
+from ..staging import uninterrupted
 from .checkpoint import State, load_checkpoint, save_checkpoint
 
 __all__ = ["Run", "train"]
@@ -130,27 +127,6 @@ def learning_rate(step: int, done: float, config: TrainConfig) -> float:
     """The learning rate at a step: linear warm-up, then a cosine that ends at a fiftieth of the highest."""
     warm = min(1.0, (step + 1) / config.warmup)
     return config.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the block ends, so that a step is taken whole and files are written together."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    kept = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if received:
-            signal.raise_signal(received[0])
 
 
 def fraction(step: int, minutes: float, config: TrainConfig) -> float:
