@@ -7,7 +7,6 @@ and what is being trained.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import DeepsepError
+from ..staging import StagedFiles
 
 __all__ = ["State", "check_checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -33,25 +33,22 @@ class State:
 
 
 def save_checkpoint(path: Path, note: dict[str, Any], state: State) -> None:
-    """Write the state beside the target, then move it into place."""
+    """Write the state; the former checkpoint stays until it is whole. Raises DeepsepError where that fails."""
     tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
     for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     tensors["rng"] = state.rng.get_state()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        save_file(
-            {k: v.contiguous().clone() for k, v in tensors.items()},
-            part,
-            metadata={"deepsep": json.dumps(note)},
-        )
-        os.replace(part, path)
-    except SafetensorError as error:
-        raise DeepsepError(f"{path}: cannot be written ({error})") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with StagedFiles({"checkpoint": path}) as staged:
+        try:
+            save_file(
+                {k: v.contiguous().clone() for k, v in tensors.items()},
+                staged.temporary["checkpoint"],
+                metadata={"deepsep": json.dumps(note)},
+            )
+        except (SafetensorError, OSError) as error:
+            raise DeepsepError(f"{path}: cannot be written ({error})") from error
+        staged.commit()
 
 
 def check_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:

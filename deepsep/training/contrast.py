@@ -20,6 +20,7 @@ from ..inference.domain import TaskRun
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
+from .former import former_of
 from .loop import Run, train
 from .runs import (
     check_data,
@@ -112,5 +113,6 @@ def contrast_priors(
     run: Run[nn.ModuleList] = Run(
         checkpoint=out / "training" / "contrast.safetensors", identity=identity, rng=rng,
         resume=start == "resume", remarks=remarks, on_save=save, on_step=listener.step,
+        former=former_of(out, "contrast", model.sources),
     )  # fmt: skip
     return train(flows, task, training, run)[1]

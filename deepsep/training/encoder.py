@@ -22,6 +22,7 @@ from ..inference.encoder import AmortizedPosterior
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
+from .former import former_of
 from .loop import Run, train
 from .runs import check_data, describe, fresh_weights, prepare, round_figures
 from .stems import named_by_source
@@ -103,6 +104,7 @@ def train_encoder(
     run: Run[AmortizedPosterior] = Run(
         checkpoint=checkpoint, identity=identity, rng=rng, resume=start == "resume", remarks=remarks,
         on_save=save, on_step=listener.step,
+        former=former_of(priors, "encoder", ["encoder"]),
     )  # fmt: skip
     return train(encoder, task, training, run)[1]
 

@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from ..config import TrainConfig
+from ..errors import DeepsepError
 from ..flows.networks import WaveNet
 from ..inference.domain import Task
 from ..progress import Status, TrainResult
 from ..staging import uninterrupted
 from .checkpoint import State, load_checkpoint, save_checkpoint
+from .former import Former
 
 __all__ = ["Run", "train"]
 
@@ -33,7 +35,8 @@ class Run(Generic[M]):
     """Where a run keeps its checkpoint, and what becomes of it.
 
     `identity` says what is trained: a checkpoint of another identity is not resumed. `remarks` are written beside it
-    and not compared. `on_save` gets the averaged model at every checkpoint.
+    and not compared. `on_save` gets the averaged model at every checkpoint. `former` is what the run replaces, kept
+    until it has come to its end.
     """
 
     checkpoint: Path
@@ -41,6 +44,7 @@ class Run(Generic[M]):
     rng: torch.Generator
     resume: bool = False
     remarks: dict[str, Any] = field(default_factory=dict)
+    former: Former | None = None
     on_save: Callable[[M, Status], None] | None = None
     on_step: Callable[[Status], None] | None = None
 
@@ -49,12 +53,14 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     """Train `model` in place; return its averaged copy and how the run ended.
 
     Ctrl-C saves and ends the run, unfinished. A second one, while the average is judged on held-out data, is raised
-    after the checkpoint is written. Raises DeepsepError for a checkpoint that cannot be resumed.
+    after the checkpoint is written. Nothing is saved before a step is taken: Ctrl-C before that is raised.
+    Raises DeepsepError for a checkpoint that cannot be resumed, and where no step could be taken.
     """
     average = copy.deepcopy(model).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     state = State(model, average, optimizer, run.rng)
     step, spent = 0, 0.0
+    learnt = run.resume
     if run.resume:
         step, spent = load_checkpoint(run.checkpoint, run.identity, state)
     for module in model.modules():
@@ -82,6 +88,8 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
 
     def save() -> None:
         nonlocal saved
+        if run.former and not run.resume:
+            run.former.keep()
         note = {**run.remarks, "identity": run.identity, "step": step, "minutes": minutes()}
         with uninterrupted():
             save_checkpoint(run.checkpoint, note, state)
@@ -94,7 +102,7 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     finished = False
     try:
         model.train()
-        while not (finished := fraction(step, minutes(), config) >= 1):
+        while not (finished := step > 0 and fraction(step, minutes(), config) >= 1):
             if time.monotonic() - judged > JUDGE_SECONDS:
                 judge()
             rate = learning_rate(step, fraction(step, minutes(), config), config)
@@ -107,6 +115,7 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
             with uninterrupted():
                 if torch.isfinite(norm):
                     optimizer.step()
+                    learnt = True
                 step += 1
                 blend(average, model, min(config.ema, (step + 1) / (step + 10)))
             for key, figure in figures.items():
@@ -114,13 +123,19 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
                     smooth[key] = smooth.get(key, figure) + SMOOTHING * (figure - smooth.get(key, figure))
             if run.on_step:
                 run.on_step(status())
-            if time.monotonic() - saved > 60 * config.save_minutes:
+            if learnt and time.monotonic() - saved > 60 * config.save_minutes:
                 save()
     except KeyboardInterrupt:
-        pass
+        if not learnt:
+            raise
+    if not learnt:
+        raise DeepsepError("no step had finite gradients, so nothing is saved; try a lower learning rate")
     model.eval()
     save()
-    return average, TrainResult(status(), finished)
+    if run.former and finished:
+        run.former.drop()
+    kept = run.former.folder if run.former and run.former.folder.exists() else None
+    return average, TrainResult(status(), finished, kept)
 
 
 def learning_rate(step: int, done: float, config: TrainConfig) -> float:

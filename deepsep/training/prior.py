@@ -17,6 +17,7 @@ from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
 from ..spectral.domain import SpectralDomain
+from .former import former_of
 from .loop import Run, train
 from .runs import (
     describe,
@@ -120,5 +121,6 @@ def train_prior(
     run: Run[Flow] = Run(
         checkpoint=out / "training" / f"{source}.safetensors", identity=identity, rng=rng,
         resume=start == "resume", remarks=remarks, on_save=save, on_step=listener.step,
+        former=former_of(out, source, [source]),
     )  # fmt: skip
     return train(prior, task, training, run)[1]
