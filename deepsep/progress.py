@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 __all__ = ["Listener", "Status", "TrainResult"]
 
@@ -26,10 +27,14 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a training run ended: its last status, and whether it came to its end (False after Ctrl-C)."""
+    """How a training run ended: its last status, and whether it came to its end (False after Ctrl-C).
+
+    `former` is the folder that keeps what the run replaced, where it did not come to its end.
+    """
 
     status: Status
     finished: bool
+    former: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

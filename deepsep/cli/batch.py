@@ -132,13 +132,14 @@ class Batch:
                     name = Path(job.label).name
                     with progress.track(f"{number}/{len(jobs)} {name}" if len(jobs) > 1 else name) as tell:
                         try:
-                            result = tracks.run(job, model, settings, out, on_progress=tell)
+                            result = tracks.run(
+                                job, model, settings, out, on_progress=tell, on_done=self.done.append
+                            )
                         except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
                             self.fail(
                                 job.label, reason(error, job.source).replace(str(job.source), job.label)
                             )
                             continue
-                    self.done.append(result)
                     if not self.quiet and not table:
                         say(summary(result))
         except KeyboardInterrupt:

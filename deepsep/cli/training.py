@@ -127,7 +127,7 @@ def training_display(title: str, quiet: bool) -> Iterator[TrainingDisplay]:
         tell(
             f"interrupted at step {step}; the last checkpoint stays, go on with --resume"
             if step
-            else "interrupted before the first step; recordings are read again next time"
+            else "interrupted before the first step; what was there is as it was"
         )
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
@@ -200,7 +200,8 @@ def finish(result: TrainResult, target: str, quiet: bool) -> None:
     status = result.status
     if not result.finished:
         if leads():
-            say(f"interrupted at step {status.step}; saved to {target}, go on with --resume")
+            kept = f"; what it replaced stays in {result.former} until it is done" if result.former else ""
+            say(f"interrupted at step {status.step}; saved to {target}, go on with --resume{kept}")
         raise typer.Exit(INTERRUPTED)
     if not quiet and leads():
         held_out = ", ".join(f"{k} {v:.3f}" for k, v in status.held_out.items())

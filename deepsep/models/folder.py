@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from ..inference.domain import Domain
 from ..inference.encoder import AmortizedPosterior
 from ..inference.model import Model, ModelInfo, Origin
 from ..spectral.domain import SpectralDomain
+from ..staging import StagedFiles
 from ..waveform.domain import WaveformDomain
 from . import files, hub
 from .card import UNSPECIFIED, clean
@@ -237,19 +237,17 @@ def pack(module: nn.Module, *, half: bool) -> bytes:
     return save({k: stored(k, v) for k, v in module.state_dict().items()})
 
 
-def write(folder: Path, name: str, data: bytes) -> None:
-    """Write beside the target, then move it into place."""
-    part = folder / f".{name}.part"
-    part.write_bytes(data)
-    os.replace(part, folder / name)
-
-
 def store(folder: Path, name: str, data: bytes, config: dict[str, Any]) -> None:
-    """Write a weights file, then the config that names it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a weights file and the config that names it, both or none. Raises DeepsepError where that fails."""
     config["files"][name] = {"sha256": digest(data), "size": len(data)}
-    write(folder, name, data)
-    write(folder, "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    text = (json.dumps(config, indent=2) + "\n").encode()
+    with StagedFiles({"weights": folder / name, "config": folder / "config.json"}) as staged:
+        try:
+            staged.temporary["weights"].write_bytes(data)
+            staged.temporary["config"].write_bytes(text)
+        except OSError as error:
+            raise DeepsepError(f"{folder / name}: cannot be written ({error.strerror})") from None
+        staged.commit()
 
 
 def check_domain(folder: Path, domain: Domain) -> None:

@@ -21,8 +21,9 @@ from ..audio.resampling import resample_blocks
 from ..audio.tags import Tags, write_tags
 from ..config import AAC_BITRATE, CODEC, Codec
 from ..errors import DeepsepError
+from ..staging import StagedFiles
 from . import encoders, mp4
-from .staged import StagedFiles, StagedWriter, StemSpool, shared_gain
+from .writer import StagedWriter, StemSpool, shared_gain
 
 __all__ = ["CODECS", "COLORS", "ORDER", "Encoding", "NiStemWriter", "check", "write"]
 
@@ -100,7 +101,7 @@ class NiStemWriter(StagedWriter):
 
     The mix is the sum of the stems. All five wait as float files beside `path` (4 bytes a sample) until
     `close` encodes them; `gain_db` is known from then on. When the `with` block raises, nothing is left
-    behind. `rate` is in Hz, `channels` is 1 or 2. Raises DeepsepError as `check` and `write` do.
+    behind. `rate` is in Hz, `channels` is 1 or 2, `staged` as there. Raises DeepsepError as `check` and `write` do.
     """
 
     def __init__(
@@ -110,11 +111,13 @@ class NiStemWriter(StagedWriter):
         rate: int,
         channels: int,
         encoding: Encoding | None = None,
+        *,
+        staged: StagedFiles | None = None,
     ) -> None:
         self.encoding = encoding or Encoding()
         check(stem_names, channels, codec=self.encoding.codec)
-        self.staged = StagedFiles({"file": path})
-        folder = self.staged.temporary["file"].parent
+        super().__init__({"file": path}, staged)
+        folder = self.temporary["file"].parent
         self.stems = {name: self.staged.scratch(folder) for name in stem_names}
         self.mix = self.staged.scratch(folder)
         # The mix comes last, so that the error for a NaN names the stem that has it.
@@ -122,8 +125,9 @@ class NiStemWriter(StagedWriter):
         try:
             # W64 has no size limit.
             self.spool = StemSpool(waiting, rate, channels, format="W64", subtype="FLOAT")
-        except DeepsepError:
-            self.staged.abort()
+        except BaseException:
+            if self.alone:
+                self.staged.abort()
             raise
 
     def write(self, stems: Samples) -> None:
@@ -132,9 +136,8 @@ class NiStemWriter(StagedWriter):
         self.spool.write(np.concatenate([stems, mix[None]]))
 
     def finish(self) -> None:
-        """Encode the stem file and commit it."""
-        self.gain_db = write(self.staged.temporary["file"], self.mix, self.stems, self.encoding)
-        self.staged.commit()
+        """Encode the stem file."""
+        self.gain_db = write(self.temporary["file"], self.mix, self.stems, self.encoding)
 
 
 def write(path: Path, mix: Path, stems: Mapping[str, Path], encoding: Encoding) -> float:

@@ -21,6 +21,7 @@ from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
 from .devices import computing, lead_first, quiet_unless_leading, start_or_resume
+from .former import former_of
 from .loop import Run, train
 from .runs import (
     check_data,
@@ -120,6 +121,6 @@ def contrast_priors(
         run: Run[nn.ModuleList] = Run(
             checkpoint=checkpoint, identity=identity, rng=rng,
             compute=compute, resume=start == "resume", remarks=remarks, on_save=save, on_step=listener.step,
-            on_note=listener.note,
+            on_note=listener.note, former=former_of(out, "contrast", model.sources),
         )  # fmt: skip
         return train(flows, task, training, run)[1]

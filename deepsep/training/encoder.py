@@ -23,6 +23,7 @@ from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
 from .devices import computing, lead_first, quiet_unless_leading, start_or_resume
+from .former import former_of
 from .loop import Run, train
 from .runs import check_data, describe, fresh_weights, prepare, round_figures
 from .stems import named_by_source
@@ -104,6 +105,7 @@ def train_encoder(
         run: Run[AmortizedPosterior] = Run(
             checkpoint=checkpoint, identity=identity, rng=rng, compute=compute, resume=start == "resume",
             remarks=remarks, on_save=save, on_step=listener.step, on_note=listener.note,
+            former=former_of(priors, "encoder", ["encoder"]),
         )  # fmt: skip
         return train(encoder, task, training, run)[1]
 

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -28,7 +24,9 @@ from ..inference.domain import Task
 from ..inference.draws import Draws
 from ..inference.losses import Figures
 from ..progress import Status, TrainResult
+from ..staging import uninterrupted
 from .checkpoint import State, load_checkpoint, save_checkpoint
+from .former import Former
 
 __all__ = ["Run", "train"]
 
@@ -43,7 +41,8 @@ class Run(Generic[M]):
     """Where a run keeps its checkpoint, and what becomes of it.
 
     `identity` says what is trained: a checkpoint of another identity is not resumed. `remarks` are written beside it
-    and not compared. `on_save` gets the averaged model at every checkpoint.
+    and not compared. `on_save` gets the averaged model at every checkpoint. `former` is what the run replaces, kept
+    until it has come to its end.
     """
 
     checkpoint: Path
@@ -52,6 +51,7 @@ class Run(Generic[M]):
     compute: Compute = Compute()  # noqa: RUF009 (frozen)
     resume: bool = False
     remarks: dict[str, Any] = field(default_factory=dict)
+    former: Former | None = None
     on_save: Callable[[M, Status], None] | None = None
     on_step: Callable[[Status], None] | None = None
     on_note: Callable[[str], None] | None = None
@@ -73,7 +73,8 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     """Train `model` in place; return its averaged copy and how the run ended.
 
     Ctrl-C saves and ends the run, unfinished. A second one, while the average is judged on held-out data, is raised
-    after the checkpoint is written. Raises DeepsepError for a checkpoint that cannot be resumed.
+    after the checkpoint is written. Nothing is saved before a step is taken: Ctrl-C before that is raised.
+    Raises DeepsepError for a checkpoint that cannot be resumed, and where no step could be taken.
     """
     compute = run.compute
     model.to(compute.device)
@@ -81,6 +82,7 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     state = State(model, average, optimizer, run.rng)
     step, spent = 0, 0.0
+    learnt = run.resume
     if run.resume:
         step, spent = load_checkpoint(run.checkpoint, run.identity, state)
     for module in model.modules():
@@ -120,6 +122,8 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
         if not compute.leads:
             saved = time.monotonic()
             return
+        if run.former and not run.resume:
+            run.former.keep()
         note = {**run.remarks, "identity": run.identity, "step": step, "minutes": minutes()}
         with uninterrupted():
             save_checkpoint(run.checkpoint, note, state)
@@ -132,7 +136,9 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     finished = False
     try:
         model.train()
-        while not (finished := (done := agreed(fraction(step, minutes(), config), compute)) >= 1):
+        while not (
+            finished := (done := agreed(fraction(step, minutes(), config), compute)) >= 1 and step > 0
+        ):
             if compute.leads and time.monotonic() - judged > JUDGE_SECONDS:
                 judge()
             rate = learning_rate(step, done, config)
@@ -157,6 +163,7 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
             with uninterrupted():
                 if torch.isfinite(norm):
                     scaler.step(optimizer)
+                    learnt = True
                 scaler.update()
                 step += 1
                 blend(average, model, min(config.ema, (step + 1) / (step + 10)))
@@ -166,13 +173,19 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
                     smooth[key] = smooth.get(key, value) + SMOOTHING * (value - smooth.get(key, value))
             if run.on_step and compute.leads:
                 run.on_step(status())
-            if time.monotonic() - saved > 60 * config.save_minutes:
+            if learnt and time.monotonic() - saved > 60 * config.save_minutes:
                 save()
     except KeyboardInterrupt:
-        pass
+        if not learnt:
+            raise
+    if not learnt:
+        raise DeepsepError("no step had finite gradients, so nothing is saved; try a lower learning rate")
     model.eval()
     save()
-    return average, TrainResult(status(), finished)
+    if run.former and finished and compute.leads:
+        run.former.drop()
+    kept = run.former.folder if run.former and run.former.folder.exists() else None
+    return average, TrainResult(status(), finished, kept)
 
 
 def noise_of(run: Run[Any], seed: int) -> torch.Generator:
@@ -217,27 +230,6 @@ def learning_rate(step: int, done: float, config: TrainConfig) -> float:
     """The learning rate at a step: linear warm-up, then a cosine that ends at a fiftieth of the highest."""
     warm = min(1.0, (step + 1) / config.warmup)
     return config.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the block ends, so that a step is taken whole and files are written together."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    kept = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if received:
-            signal.raise_signal(received[0])
 
 
 def fraction(step: int, minutes: float, config: TrainConfig) -> float:

@@ -19,6 +19,7 @@ from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
 from ..spectral.domain import SpectralDomain
 from .devices import computing, lead_first, quiet_unless_leading, start_or_resume
+from .former import former_of
 from .loop import Run, train
 from .runs import (
     describe,
@@ -124,5 +125,6 @@ def train_prior(
             checkpoint=checkpoint, identity=identity, rng=rng,
             compute=compute,
             resume=start == "resume", remarks=remarks, on_save=save, on_step=listener.step, on_note=listener.note,
+            former=former_of(out, source, [source]),
         )  # fmt: skip
         return train(prior, task, training, run)[1]

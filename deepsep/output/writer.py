@@ -1,4 +1,4 @@
-"""Files that appear only when they are complete: written under temporary names, then renamed all at once.
+"""What the writers of stems share: one open file per stem, and an end with all files or none.
 
 Shape suffixes: k stem, c channel, t sample. Samples are float32, full scale is 1.0.
 """
@@ -6,8 +6,6 @@ Shape suffixes: k stem, c channel, t sample. Samples are float32, full scale is 
 from __future__ import annotations
 
 import math
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +16,12 @@ import soundfile as sf
 
 from ..audio.info import Samples
 from ..errors import DeepsepError
+from ..staging import StagedFiles, place_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["StagedFiles", "StagedWriter", "StemSpool", "shared_gain"]
+__all__ = ["StagedWriter", "StemSpool", "shared_gain"]
 
 # libsndfile's Vorbis writer puts a whole call on the stack and crashes on long ones.
 WRITE_FRAMES = 4096
@@ -31,68 +30,6 @@ WRITE_FRAMES = 4096
 def shared_gain(peak: float, ceiling: float) -> float:
     """The factor for all stems of a track: 1.0, or what brings `peak` down to `ceiling`."""
     return 1.0 if peak <= ceiling else ceiling / peak
-
-
-class StagedFiles:
-    """Temporary files beside their targets, which `commit` renames all at once.
-
-    Write each file to its path in `temporary`. Missing folders are created; `abort` removes them again.
-    Raises DeepsepError when a folder cannot be created.
-    """
-
-    def __init__(self, targets: Mapping[str, Path]) -> None:
-        self.targets = dict(targets)
-        self.created: list[Path] = []
-        self.scratches: list[Path] = []
-        try:
-            for target in self.targets.values():
-                self.make_folder(target.absolute().parent)
-        except OSError as error:
-            self.abort()
-            raise DeepsepError(f"{target.parent}: cannot be created ({error.strerror})") from None
-        self.temporary = {name: self.scratch(target.absolute().parent) for name, target in targets.items()}
-
-    def scratch(self, folder: Path) -> Path:
-        """A new temporary name in `folder`, removed by `commit` and by `abort`."""
-        # Not made from the target's name, which may be as long as the system allows.
-        path = folder / f".{uuid.uuid4().hex[:12]}.part"
-        self.scratches.append(path)
-        return path
-
-    def commit(self) -> None:
-        """Rename every temporary file to its target. Raises DeepsepError when the system refuses."""
-        try:
-            for name, target in self.targets.items():
-                os.replace(self.temporary[name], target)
-        except OSError as error:
-            self.abort()
-            raise DeepsepError(f"{target}: cannot be written ({error.strerror})") from None
-        self.remove_scratch()
-
-    def abort(self) -> None:
-        """Remove the temporary files and the folders created here that are empty."""
-        self.remove_scratch()
-        for folder in reversed(self.created):
-            try:
-                folder.rmdir()
-            except OSError:
-                continue  # another program has put a file there
-        self.created = []
-
-    def make_folder(self, folder: Path) -> None:
-        """Create a folder and those above it that are missing; note them for `abort`."""
-        missing = [part for part in (folder, *folder.parents) if not part.exists()]
-        for part in reversed(missing):
-            part.mkdir(exist_ok=True)
-            self.created.append(part)
-        if not folder.is_dir():
-            raise NotADirectoryError(20, "a file is in the way")
-
-    def remove_scratch(self) -> None:
-        """Remove the temporary files that are left."""
-        for path in self.scratches:
-            path.unlink(missing_ok=True)
-        self.scratches = []
 
 
 class StemSpool:
@@ -125,7 +62,7 @@ class StemSpool:
                     self.files[-1].comment = comment
             except sf.LibsndfileError as error:
                 self.close()
-                raise DeepsepError(f"{path.parent}: cannot be written ({error.error_string})") from None
+                raise DeepsepError(f"{place_of(path)}: cannot be written ({error.error_string})") from None
 
     def write(self, stems: Samples) -> None:
         """Append (k, c, t).
@@ -167,25 +104,32 @@ class StagedWriter:
     """Base of the writers of one track's stems: a context manager that leaves all of its files, or none.
 
     `gain_db` is the gain applied to all stems, at most 0 dB, known after `close`. A subclass sets `spool` and
-    `staged`, and overrides `finish`.
+    overrides `finish`. With `staged`, the files wait there, among others of the track, for whoever commits them all;
+    without, `close` commits.
     """
 
     gain_db = 0.0
     is_open = True
     spool: StemSpool
-    staged: StagedFiles
+
+    def __init__(self, targets: Mapping[str, Path], staged: StagedFiles | None) -> None:
+        self.alone = staged is None
+        self.staged = StagedFiles(targets) if staged is None else staged
+        self.temporary = {name: self.staged.temporary_of(path) for name, path in targets.items()}
 
     def write(self, stems: Samples) -> None:
         """Append a block of shape (k, c, t), stems in their order."""
         self.spool.write(stems)
 
     def close(self) -> None:
-        """Complete every file and rename it to its target; a second call does nothing."""
+        """Complete every file, and rename it to its target unless others are waited for; once."""
         if not self.is_open:
             return
         try:
             self.spool.close()
             self.finish()
+            if self.alone:
+                self.staged.commit()
             self.is_open = False
         finally:
             self.abort()
@@ -196,10 +140,11 @@ class StagedWriter:
             return
         self.is_open = False
         self.spool.close()
-        self.staged.abort()
+        if self.alone:
+            self.staged.abort()
 
     def finish(self) -> None:
-        """Make the target files out of the closed spool and commit them."""
+        """Make the temporary files out of the closed spool."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
