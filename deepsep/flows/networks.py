@@ -16,15 +16,14 @@ EMBEDDING = 32  # size of the noise level's embedding
 class NoiseEmbedding(nn.Module):
     """log sigma -> features: sines of several rates, then one dense layer. (b,) -> (b, size)."""
 
-    rates: Tensor
+    RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
     def __init__(self, size: int = EMBEDDING) -> None:
         super().__init__()
-        self.register_buffer("rates", 2.0 ** torch.arange(-2, 4), persistent=False)
-        self.dense = nn.Linear(2 * len(self.rates), size)
+        self.dense = nn.Linear(2 * len(self.RATES), size)
 
     def forward(self, sigma_b: Tensor) -> Tensor:
-        angles = sigma_b.log()[:, None] * self.rates
+        angles = sigma_b.log()[:, None] * torch.tensor(self.RATES).to(sigma_b)
         return torch.nn.functional.silu(self.dense(torch.cat([angles.sin(), angles.cos()], 1)))
 
 

@@ -12,19 +12,22 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..config import BUNDLED, SpectrumConfig, WaveformConfig, from_dict, to_dict
 from ..errors import DeepsepError
 from ..flows.flow import Flow
 from ..inference.domain import Domain
 from ..inference.encoder import AmortizedPosterior
-from ..inference.model import Model, ModelInfo, Origin
+from ..inference.model import LazyPriors, Model, ModelInfo, Origin
 from ..spectral.domain import SpectralDomain
 from ..waveform.domain import WaveformDomain
 from . import files, hub
@@ -110,7 +113,8 @@ def load(
     """Load the model of a priors folder, or of some of its sources.
 
     Raises DeepsepError for a folder that lacks a part or holds one that does not fit. The encoder is left out if
-    the sources asked for are not those that it was trained for.
+    the sources asked for are not those that it was trained for. Beside an encoder priors are loaded when they are
+    first asked for, after it was checked that their files are those of config.json.
     """
     config = read_config(folder)
     domain = domain_of(config)
@@ -118,22 +122,55 @@ def load(
     for name in names:
         if name not in config["sources"]:
             raise DeepsepError(f"unknown source {name!r}; these priors have {', '.join(config['sources'])}")
-    priors: dict[str, Flow] = {}
-    for name in names:
-        shape = domain.flow_config(config["priors"][name].get("flow"))
-        try:
-            flow = domain.build_flow(shape)
-        except DeepsepError as error:
-            raise DeepsepError(f"{folder}: {name}: {error}") from error
-        priors[name] = fill(flow, folder, f"{name}.safetensors", config)
+    shapes = {name: domain.flow_config(config["priors"][name].get("flow")) for name in names}
     net = None
     made_for = config.get("encoder", {}).get("sources")
     if encoder and made_for and sorted(made_for) == sorted(names):
         shape = domain.encoder_config(config["encoder"].get("network"))
-        net = fill(domain.build_encoder(shape, len(names)), folder, "encoder.safetensors", config)
+        with Undrawn():
+            net = domain.build_encoder(shape, len(names))
+        net = fill(net, folder, "encoder.safetensors", config)
         net.reorder([made_for.index(name) for name in names])
+    priors: Mapping[str, Flow] = LazyPriors(
+        {name: partial(load_prior, folder, name, shape, domain, config) for name, shape in shapes.items()}
+    )
+    if net is None:
+        priors = dict(priors)
+    else:
+        for name in names:
+            check(folder, f"{name}.safetensors", config)
     licences = {name: licence_of(config, name) for name in names}
     return Model(domain, priors, net, ModelInfo(str(folder), {}, licences)).to(device)
+
+
+def load_prior(folder: Path, name: str, shape: Any, domain: Domain, config: Mapping[str, Any]) -> Flow:
+    """Load the prior of a source, a flow of some shape."""
+    try:
+        with Undrawn():
+            flow = domain.build_flow(shape)
+    except DeepsepError as error:
+        raise DeepsepError(f"{folder}: {name}: {error}") from error
+    return fill(flow, folder, f"{name}.safetensors", config)
+
+
+class Undrawn(TorchFunctionMode):
+    """Within, modules are built without first weights, which `fill` would replace: they hold what memory held.
+
+    The meta device would do the same, but its first use imports as much as a short separation takes.
+    """
+
+    INSTEAD: ClassVar[Mapping[Any, Callable[..., Any]]] = {
+        torch.nn.init.kaiming_uniform_: lambda tensor, **_: tensor,
+        torch.nn.init.uniform_: lambda tensor, *_, **__: tensor,
+        torch.randn: lambda *shape, dtype=None, **_: torch.empty(*shape, dtype=dtype),
+        torch.linalg.qr: lambda a: (a, a),
+        torch.linalg.lu: lambda a: (a, a, a),
+    }
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return self.INSTEAD.get(func, func)(*args, **(kwargs or {}))
 
 
 def licence_of(config: Mapping[str, Any], source: str) -> str:
@@ -167,7 +204,8 @@ def load_model(
         raise DeepsepError(f"unknown source {unknown[0]!r}; {base.name} has {known}")
     own = [name for name in names if name not in replaced]
     model = load(base.folder, sources=own or None, encoder=own == names)
-    flows, licences = dict(model.priors), dict(model.info.licences)
+    flows: dict[str, Mapping[str, Flow]] = dict.fromkeys(model.priors, model.priors)
+    licences = dict(model.info.licences)
     origins = dict.fromkeys(own, base)
     for name in (n for n in names if n in replaced):
         found = hub.resolve(replaced[name], offline=offline, on_progress=on_progress, only=[name])
@@ -177,7 +215,7 @@ def load_model(
                 f"{found.name}: its {name} and {base.name} are of other domains, spectra, rates or levels; "
                 "they cannot be mixed"
             )
-        flows |= other.priors
+        flows[name] = other.priors
         licences |= other.info.licences
         origins[name] = found
     info = ModelInfo(
@@ -185,22 +223,27 @@ def load_model(
         {n: Origin(origins[n].name, origins[n].commit) for n in names},
         {n: licences[n] for n in names},
     )
-    return replace(model, priors={n: flows[n] for n in names}, info=info).to(device)
+    lazy = LazyPriors({n: partial(flows[n].__getitem__, n) for n in names})
+    return replace(model, priors=lazy, info=info).to(device)
 
 
 def fill(module: M, folder: Path, name: str, config: Mapping[str, Any]) -> M:
     """Load one file into a module, strictly, after checking that it is the file config.json names."""
     path = folder / name
-    if name not in config["files"]:
-        raise DeepsepError(f"{folder}: config.json names no {name}")
-    files.verify(folder, {**config, "files": {name: config["files"][name]}})
+    check(folder, name, config)
     try:
-        tensors = load_file(path)
-        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+        module.load_state_dict(load_file(path))  # its floats become those of the module
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise DeepsepError(f"{path}: weights do not fit this folder's config ({reason})") from error
     return module.eval().requires_grad_(False)
+
+
+def check(folder: Path, name: str, config: Mapping[str, Any]) -> None:
+    """Raise DeepsepError unless a file is the one config.json names."""
+    if name not in config["files"]:
+        raise DeepsepError(f"{folder}: config.json names no {name}")
+    files.verify(folder, {**config, "files": {name: config["files"][name]}})
 
 
 def digest(data: bytes) -> str:

@@ -163,10 +163,9 @@ class Spectrum:
     def mask(self, spectra_fn: Tensor, masks_dn: Tensor) -> Tensor:
         """Spectra times a value for each band, complex (..., f, n) and (..., d, n): `expand`, then the product."""
         masks = masks_dn.transpose(-1, -2)
-        pairs = torch.cat([masks[..., bands] @ block.T for block, _, bands in self.blocks], -1) * pairs_of(
-            spectra_fn
-        )
-        return torch.view_as_complex(pairs.unflatten(-1, (-1, 2))).transpose(-1, -2)
+        pairs = torch.cat([masks[..., bands] @ block.T for block, _, bands in self.blocks], -1)
+        pairs = pairs * pairs_of(spectra_fn)
+        return torch.view_as_complex(pairs.reshape(*pairs.shape[:-1], -1, 2)).transpose(-1, -2)
 
     def expand(self, masks_dn: Tensor) -> Tensor:
         """A value for each bin from one for each band: (..., d, n) -> (..., f, n)."""
