@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,9 +31,6 @@ from .config import (
     changed,
 )
 from .errors import DeepsepError
-from .evaluation import run as scoring
-from .evaluation.results import Results
-from .evaluation.songs import find_songs
 from .inference.domain import Separation
 from .inference.model import Model
 from .inference.settings import Settings, choose_method, pick_device
@@ -42,6 +39,10 @@ from .models import hub
 from .recordings.files import Place, paths_of
 from .separation import measure, separate_blocks
 from .spectral.uncertainty import SpreadMap, Uncertainty
+
+if TYPE_CHECKING:
+    from .evaluation.results import Results
+    from .evaluation.run import Evaluation, OnProgress
 
 __all__ = [
     "Draw",
@@ -75,7 +76,8 @@ def load_priors(
         on_progress: called with (file name, bytes so far, bytes in all) while files are downloaded.
 
     The model's `sources` are its instruments in order; `info` says where each came from (`info.origins`) and under
-    which licence (`info.licences`).
+    which licence (`info.licences`). Beside an encoder each prior is loaded when it is first asked for, since the
+    encoder separates without them.
     Raises DeepsepError for priors that are not there, do not fit together or are damaged.
 
     >>> import deepsep
@@ -124,6 +126,8 @@ def settings_for(
         config = changed(config, sgld)
     elif sgld is not None:
         config = sgld
+    if chosen == "sgld":
+        list(model.priors.values())  # damaged ones are found here, before a song is read
     if sgld and chosen == "encoder":
         raise DeepsepError('sgld does nothing for the encoder; add method="sgld", or leave it out')
     if (draws or uncertainty) and chosen == "sgld" and config.temperature == 0:
@@ -311,9 +315,9 @@ def evaluate(
     songs: Place | Sequence[Place],
     *,
     priors: Place | Model = BUNDLED,
-    how: scoring.Evaluation | None = None,
+    how: Evaluation | None = None,
     offline: bool = False,
-    on_progress: scoring.OnProgress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Results:
     """Score separations of songs whose stems are known, beside baselines and the ceiling of any mask.
 
@@ -332,6 +336,9 @@ def evaluate(
     >>> results.mean("stationary") > results.mean("mixture")
     True
     """
+    from .evaluation import run as scoring  # scikit-learn and others, which nothing else here needs
+    from .evaluation.songs import find_songs
+
     how = how or scoring.Evaluation()
     if isinstance(priors, Model):
         model = priors.to(how.device)

@@ -8,7 +8,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,8 @@ def doctor(
 
 def version_of(package: str) -> str | None:
     """The version of an installed package."""
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StagedWriter", "StemSpool", "shared_gain"]
 
-# libsndfile's Vorbis writer puts a whole call on the stack and crashes on long ones.
-WRITE_FRAMES = 4096
+WRITE_FRAMES = 1 << 16
+VORBIS_FRAMES = 4096  # libsndfile's Vorbis writer puts a whole call on the stack and crashes on long ones
 
 
 def shared_gain(peak: float, ceiling: float) -> float:
@@ -53,6 +53,7 @@ class StemSpool:
         self.frames = 0
         self.channels = channels
         self.limit_frames = limit_frames
+        self.step = VORBIS_FRAMES if formats.get("subtype") == "VORBIS" else WRITE_FRAMES
         self.paths = dict(paths)
         self.files: list[sf.SoundFile] = []
         for path in paths.values():
@@ -74,7 +75,7 @@ class StemSpool:
             raise ValueError(f"expected stems of shape {(*expected, 't')}, got {stems.shape}")
         if not stems.size:
             return
-        peak = float(np.abs(stems).max())
+        peak = max(float(stems.max()), -float(stems.min()))  # NaN where there is one
         if not math.isfinite(peak):
             broken = list(self.paths)[int(np.argmin(np.isfinite(stems).all(axis=(1, 2))))]
             raise DeepsepError(f"stem {broken} came out NaN or infinite; try other steps or another model")
@@ -85,9 +86,9 @@ class StemSpool:
                 "a wav file cannot grow past 4 GiB; use --format flac, or cut the track in two"
             )
         for file, stem in zip(self.files, stems, strict=True):
-            for start in range(0, stem.shape[1], WRITE_FRAMES):
+            for start in range(0, stem.shape[1], self.step):
                 try:
-                    file.write(stem[:, start : start + WRITE_FRAMES].T)
+                    file.write(stem[:, start : start + self.step].T)
                 except sf.LibsndfileError as error:
                     raise DeepsepError(
                         f"writing the stems failed ({error.error_string}); is the disk full?"
