@@ -36,7 +36,11 @@ def computing(training: TrainConfig, listener: Listener) -> Iterator[Compute]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    # a restart must not find the addresses of the processes before it
+    store, _, _ = next(distributed.rendezvous("env://"))
+    store = distributed.PrefixStore(f"start-{restarts()}", store)
+    distributed.init_process_group(backend, store=store, rank=part, world_size=parts)
     try:
         yield compute
     finally:
@@ -73,5 +77,9 @@ def quiet_unless_leading(listener: Listener, compute: Compute) -> Listener:
 
 def start_or_resume(start: Start, checkpoint: Path) -> Start:
     """How to start: torchrun runs the same command again after a process has died, and then the run goes on."""
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-    return "resume" if restarted and checkpoint.exists() else start
+    return "resume" if restarts() and checkpoint.exists() else start
+
+
+def restarts() -> int:
+    """How often torchrun has started this training again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
