@@ -167,6 +167,7 @@ class Batch:
                 "took": round(r.took, 3),
                 "gain_db": r.gain_db,
                 "silent": r.silent,
+                "notes": r.notes,
                 "settings": r.settings,
             }
             for r in self.done
@@ -229,7 +230,7 @@ def notes_of(result: TrackResult) -> list[str]:
     notes = ["silent throughout"] if result.silent else []
     if result.gain_db:
         notes.append(f"all stems turned down by {-result.gain_db:.2f} dB so that none clips")
-    return notes
+    return notes + result.notes
 
 
 def target_of(result: TrackResult) -> str:
