@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from .. import __version__
+from ..progress import printable
 from .fetch import size_of
 from .options import JsonOption
 
@@ -43,11 +44,11 @@ def doctor(
         typer.echo(json.dumps({**findings, "advice": advice}, indent=2))
         return
     for line in report(findings):
-        typer.echo(line)
+        typer.echo(printable(line))
     typer.echo("")
     typer.echo("To do:" if advice else "Nothing is missing.")
     for line in advice:
-        typer.echo(f"- {line}")
+        typer.echo(printable(f"- {line}"))
 
 
 def version_of(package: str) -> str | None:

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import DeepsepError
 from ..models import card, files, hub
+from ..progress import printable
 from .command import Command, Group
 from .common import listed, say, usage
 from .fetch import fetch, pinned_name, size_of
@@ -54,7 +55,7 @@ def list_priors(as_json: JsonOption = False) -> None:
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line[:4], widths, strict=True)]
-        typer.echo("  ".join([*cells, line[4]]).rstrip())
+        typer.echo(printable("  ".join([*cells, line[4]]).rstrip()))
 
 
 @app.command("info", cls=Command)
@@ -80,12 +81,12 @@ def info(spec: SpecArgument, as_json: JsonOption = False, offline: OfflineOption
         "licence": card.licence_line(facts),
     }
     for name, value in head.items():
-        typer.echo(f"{name + ':':9} {value}")
+        typer.echo(printable(f"{name + ':':9} {value}"))
     for source, statement in facts["data"].items():
-        typer.echo(f"data:     {source}: {statement}")
+        typer.echo(printable(f"data:     {source}: {statement}"))
     for name, table in facts["figures"].items():
         for figure, value in table.items():
-            typer.echo(f"figure:   {name}: {figure} {value}")
+            typer.echo(printable(f"figure:   {name}: {figure} {value}"))
 
 
 @app.command("download", cls=Command)

@@ -14,7 +14,7 @@ import typer
 
 from ..config import DomainName, Start, TrainConfig
 from ..errors import DeepsepError
-from ..progress import Listener, Status, TrainResult
+from ..progress import Listener, Status, TrainResult, printable
 from .common import (
     INTERRUPTED,
     as_usage,
@@ -144,10 +144,11 @@ class TrainingDisplay:
         self.title, self.quiet = title, quiet or not leads()
         self.live = sys.stderr.isatty() and not quiet
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=8), TextColumn("{task.fields[line]}"),
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=8),
+            TextColumn("{task.fields[line]}", markup=False),
             console=Console(stderr=True), disable=not self.live,
         )  # fmt: skip
-        self.task = self.bar.add_task(title, total=1.0, line="")
+        self.task = self.bar.add_task(printable(title), total=1.0, line="")
         self.told = float("-inf")
         self.last_step = 0
 
@@ -165,7 +166,7 @@ class TrainingDisplay:
 
     def show(self, fraction: float, line: str) -> None:
         """Update the display."""
-        self.bar.update(self.task, completed=fraction, line=line)
+        self.bar.update(self.task, completed=fraction, line=printable(line))
         if not self.live and not self.quiet and time.monotonic() - self.told > 30:
             self.told = time.monotonic()
             say(f"{self.title}: {line}")

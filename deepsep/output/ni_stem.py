@@ -8,7 +8,7 @@ Shape suffixes: k stem, c channel, t sample. Samples are float32, full scale is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from ..audio.files import probe, read_blocks
 from ..audio.info import Samples
 from ..audio.resampling import resample_blocks
-from ..audio.tags import Tags, write_tags
+from ..audio.tags import Tags, write_what_fits
 from ..config import AAC_BITRATE, CODEC, Codec
 from ..errors import DeepsepError
 from ..staging import StagedFiles
@@ -137,17 +137,25 @@ class NiStemWriter(StagedWriter):
 
     def finish(self) -> None:
         """Encode the stem file."""
-        self.gain_db = write(self.temporary["file"], self.mix, self.stems, self.encoding)
+        parts = (self.mix, self.stems, self.encoding)
+        self.gain_db = write(self.temporary["file"], *parts, on_note=self.notes.append)
 
 
-def write(path: Path, mix: Path, stems: Mapping[str, Path], encoding: Encoding) -> float:
+def write(
+    path: Path,
+    mix: Path,
+    stems: Mapping[str, Path],
+    encoding: Encoding,
+    *,
+    on_note: Callable[[str], None] | None = None,
+) -> float:
     """Write a stem file from five sound files; return the gain that was applied to all, in dB.
 
     `stems` maps names to files: the four of `ORDER` are put in that order, others keep theirs. Mono becomes
     stereo by doubling. Players know 44.1 and 48 kHz; other rates are resampled to 44.1 kHz. When a peak exceeds
     full scale (alac) or 0.95 of it (aac, whose encoder would turn loud moments down by itself), the mix and
     the stems are turned down by one common gain.
-    Encodes through PyAV if it is installed, else through ffmpeg.
+    Encodes through PyAV if it is installed, else through ffmpeg. `on_note` hears of tags that do not fit.
     Raises DeepsepError when the files differ in rate, channels or length or do not fit the format.
     """
     order = sort_stems(list(stems))
@@ -182,7 +190,9 @@ def write(path: Path, mix: Path, stems: Mapping[str, Path], encoding: Encoding) 
     encoders.find_encoder()(path, streams)
     if encoding.tags is not None:
         # Before the stem box: mutagen rewrites udta and is not known to keep boxes it does not read.
-        write_tags(path, encoding.tags)
+        left_out = write_what_fits(path, encoding.tags, "stem.mp4")
+        if left_out and on_note:
+            on_note(left_out)
     mp4.add_manifest(path, make_manifest(order, titles))
     return 20 * math.log10(gain)
 

@@ -18,7 +18,7 @@ import soundfile as sf
 
 from ..audio.decoders.libsndfile import read_all
 from ..audio.files import MAX_CHANNELS
-from ..audio.tags import Tags, write_tags
+from ..audio.tags import Tags, write_what_fits
 from ..config import BIT_DEPTH, FORMAT, MP3_KBPS, BitDepth
 from ..errors import DeepsepError
 from ..staging import StagedFiles
@@ -140,7 +140,7 @@ class StemWriter(StagedWriter):
             self.convert(self.waiting)
         if self.encoding.tags:
             for path in self.temporary.values():
-                write_tags(path, self.encoding.tags)
+                self.notes.append(write_what_fits(path, self.encoding.tags, self.encoding.format))
 
     def convert(self, waiting: Mapping[str, Path]) -> None:
         """Encode the float files in `waiting` at their common gain, and remove each."""

@@ -38,7 +38,7 @@ class TrackResult:
 
     `source` is the input's label; `seconds` is the track's length and `took` how long separating it took.
     `gain_db` is the common gain that kept integer formats from clipping. `paths` and `extras` are those of
-    the job, `settings` those of `used_settings`.
+    the job, `settings` those of `used_settings`; `notes` say what the outputs could not hold.
     """
 
     source: str
@@ -49,6 +49,7 @@ class TrackResult:
     gain_db: float
     silent: bool
     settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def run(
@@ -93,7 +94,8 @@ def run(
                 if on_progress:
                     on_progress(done / info.rate)
         took = time.monotonic() - began
-        write_extras(job, staged, spread.result() if spread else None, model, settings, took)
+        page = write_extras(job, staged, spread.result() if spread else None, model, settings, took)
+        notes = [note for writer in writers for note in writer.notes] + [page]
         result = TrackResult(
             job.label,
             job.paths,
@@ -103,6 +105,7 @@ def run(
             min(w.gain_db for w in writers),
             track.rms == 0,
             used_settings(settings),
+            list(dict.fromkeys(note for note in notes if note)),
         )
         staged.flush()
         with uninterrupted():
@@ -157,8 +160,8 @@ def write_extras(
     model: Model,
     settings: Settings,
     took: float,
-) -> None:
-    """Write the maps, the picture and the page that go with the stems, which wait in `staged`."""
+) -> str:
+    """Write the maps, the picture and the page that go with the stems, which wait in `staged`; return what to note."""
     title = audio.track_name(Path(job.label))
     if found:
         uncertainty.save(staged.temporary["uncertainty"], found)
@@ -167,7 +170,7 @@ def write_extras(
         from .report.page import write_report
 
         known = found.by_stem() if found else {}
-        write_report(
+        return write_report(
             job.extras["report"],
             title=title,
             mix=job.source,
@@ -178,6 +181,7 @@ def write_extras(
             seconds=took,
             staged=staged,
         )
+    return ""
 
 
 def origins(model: Model) -> Mapping[str, Any]:

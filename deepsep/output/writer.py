@@ -104,7 +104,8 @@ class StemSpool:
 class StagedWriter:
     """Base of the writers of one track's stems: a context manager that leaves all of its files, or none.
 
-    `gain_db` is the gain applied to all stems, at most 0 dB, known after `close`. A subclass sets `spool` and
+    `gain_db` is the gain applied to all stems, at most 0 dB, and `notes` say what of the tags was left out; both are
+    known after `close`. A subclass sets `spool` and
     overrides `finish`. With `staged`, the files wait there, among others of the track, for whoever commits them all;
     without, `close` commits.
     """
@@ -115,6 +116,7 @@ class StagedWriter:
 
     def __init__(self, targets: Mapping[str, Path], staged: StagedFiles | None) -> None:
         self.alone = staged is None
+        self.notes: list[str] = []
         self.staged = StagedFiles(targets) if staged is None else staged
         self.temporary = {name: self.staged.temporary_of(path) for name, path in targets.items()}
 

@@ -68,8 +68,10 @@ def write_report(
     uncertainty: Mapping[str, NDArray[Any]] | None = None,
     seconds: float | None = None,
     staged: StagedFiles | None = None,
-) -> None:
+) -> str:
     """Write the page of one separated track; an existing one is replaced only when the new one is complete.
+
+    Returns what a reader should know of it, "" for nothing.
 
     Args:
         path: the page, an .html file; missing folders are created.
@@ -104,9 +106,9 @@ def write_report(
         target = waiting.temporary_of(path)
         try:
             with waiting.scratch(target.parent).open("w+b") as sounds, target.open("wb") as page:
+                heard = [sound.embed(info, rate, kbps, index, sounds) for index, info in enumerate(infos)]
                 tracks = [
-                    Track(name, colour, info, sound.embed(info, rate, kbps, index, sounds))
-                    for index, (name, colour, info) in enumerate(sources)
+                    Track(*source, picture) for source, (picture, _) in zip(sources, heard, strict=True)
                 ]
                 head, tail = render(tracks, rate, title, settings, priors, uncertainty, seconds)
                 page.write(head)
@@ -117,6 +119,9 @@ def write_report(
             raise DeepsepError(f"{path}: cannot be written ({error.strerror})") from None
         if staged is None:
             waiting.commit()
+    if not any(clipped for _, clipped in heard):
+        return ""
+    return f"the page's sound and picture are clipped at {20 * math.log10(sound.CEILING):.0f} dB above full scale"
 
 
 def check_uncertainty(name: str, values: NDArray[Any]) -> Values:
