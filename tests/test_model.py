@@ -126,7 +126,7 @@ WRONG = {
     "no sources": (lambda c: c.pop("sources"), "sources"),
     "files not a table": (lambda c: c.update(files=[]), "files"),
     "an unknown setting": (lambda c: c["priors"]["vocals"]["flow"].update(colour=3), "colour"),
-    "an impossible setting": (lambda c: c["priors"]["vocals"]["flow"].update(sigma_min=-1), "sigma_min"),
+    "an impossible setting": (lambda c: c["priors"]["vocals"]["flow"].update(sigma_min=-1), "noise levels"),
     "a setting of another kind": (lambda c: c["spectrum"].update(rate="fast"), "SpectrumConfig"),
     "an impossible spectrum": (lambda c: c["spectrum"].update(n_fft=13), "n_fft"),
     "a file not listed": (lambda c: c["files"].pop("drums.safetensors"), "drums.safetensors"),

@@ -52,6 +52,7 @@ class Command(TyperCommand):
         """Parse what was typed; where an option is another program's, name ours."""
         try:
             parsed: list[str] = super().parse_args(ctx, args)
+            refuse_nan(ctx)
         except UsageError as error:
             ours = HABITS.get(getattr(error, "option_name", ""))
             names = {name for parameter in self.params for name in parameter.opts}
@@ -80,6 +81,13 @@ class Group(TyperGroup):
                     f"No such command {song!r}; to separate it: deepsep separate {quoted}.", ctx=ctx
                 ) from error
             raise
+
+
+def refuse_nan(ctx: Any) -> None:
+    """Raise a usage mistake for an option that is NaN, which lies within every range."""
+    for name, value in ctx.params.items():
+        if isinstance(value, float) and value != value:
+            raise UsageError(f"Invalid value for '--{name.replace('_', '-')}': nan is no number.", ctx=ctx)
 
 
 def show_plainly(parameter: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import CONTRAST_FRAMES, DEVICE, ContrastTraining
+from ..config import CONTRAST_FRAMES, DEVICE, ContrastTraining, bounds, ranges
 from .common import set_threads
 from .options import (
     TRAINING,
@@ -39,7 +39,9 @@ def contrast_priors(
     likelihood_weight: Annotated[
         float,
         typer.Option(
-            min=0, help="Weight of the bits per dimension beside the SDR in dB.", rich_help_panel=TRAINING
+            **bounds(ranges.Weight),
+            help="Weight of the bits per dimension beside the SDR in dB.",
+            rich_help_panel=TRAINING,
         ),
     ] = CONTRAST.likelihood_weight,
     minutes: MinutesOption = None,
@@ -48,7 +50,7 @@ def contrast_priors(
     frames: Annotated[
         int | None,
         typer.Option(
-            min=8,
+            **bounds(ranges.Frames),
             help=f"Frames of a training example, 43 a second; by default {CONTRAST_FRAMES}.",
             rich_help_panel=TRAINING,
         ),

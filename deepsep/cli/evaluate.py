@@ -48,7 +48,9 @@ def evaluate(
             "oracle-full; by default all but nmf."
         ),
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Score one excerpt of each song, this long.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, max=86400, help="Score one excerpt of each song, this long.")
+    ] = None,
     nmf_data: Annotated[
         list[str],
         typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import SURE_CHAINS, SpectralSgldConfig, WaveformSgldConfig
+from ..config import SURE_CHAINS, SpectralSgldConfig, WaveformSgldConfig, bounds, ranges
 
 __all__ = [
     "LANGEVIN",
@@ -84,10 +84,14 @@ DeviceOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads to compute with.", rich_help_panel=RUNNING)
+    int | None,
+    typer.Option(**bounds(ranges.Threads), help="CPU threads to compute with.", rich_help_panel=RUNNING),
 ]
 SeedOption = Annotated[
-    int, typer.Option(help="Same seed, same machine: same output.", rich_help_panel=RUNNING)
+    int,
+    typer.Option(
+        **bounds(ranges.Seed), help="Same seed, same machine: same output.", rich_help_panel=RUNNING
+    ),
 ]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=RUNNING)
@@ -100,24 +104,39 @@ OverwriteOption = Annotated[
 SgldStepsOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Langevin steps a noise level. " + by_default("steps"), rich_help_panel=LANGEVIN
+        **bounds(ranges.SgldSteps),
+        help="Langevin steps a noise level. " + by_default("steps"),
+        rich_help_panel=LANGEVIN,
     ),
 ]
 LevelsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Noise levels. " + by_default("levels", warm=True), rich_help_panel=LANGEVIN),
+    typer.Option(
+        **bounds(ranges.Levels),
+        help="Noise levels. " + by_default("levels", warm=True),
+        rich_help_panel=LANGEVIN,
+    ),
 ]
 SigmaMaxOption = Annotated[
     float | None,
-    typer.Option(help="First noise level. " + by_default("sigma_max", warm=True), rich_help_panel=LANGEVIN),
+    typer.Option(
+        **bounds(ranges.NoiseLevel),
+        help="First noise level. " + by_default("sigma_max", warm=True),
+        rich_help_panel=LANGEVIN,
+    ),
 ]
 SigmaMinOption = Annotated[
     float | None,
-    typer.Option(help="Last noise level. " + by_default("sigma_min"), rich_help_panel=LANGEVIN),
+    typer.Option(
+        **bounds(ranges.NoiseLevel),
+        help="Last noise level. " + by_default("sigma_min"),
+        rich_help_panel=LANGEVIN,
+    ),
 ]
 GammaOption = Annotated[
     float | None,
     typer.Option(
+        **bounds(ranges.Gamma),
         help="With priors of samples: how loosely sources sum to the mixture, in noise levels; 0 exactly. "
         f"By default {SAMPLES.gamma:g}.",
         rich_help_panel=LANGEVIN,
@@ -126,6 +145,7 @@ GammaOption = Annotated[
 TemperatureOption = Annotated[
     float | None,
     typer.Option(
+        **bounds(ranges.Temperature),
         help=f"1 samples the posterior, 0 seeks a mode. By default {BANDS.temperature:g}; with spectral priors 1 for "
         "several draws or an uncertainty.",
         rich_help_panel=LANGEVIN,
@@ -134,7 +154,7 @@ TemperatureOption = Annotated[
 ChainsOption = Annotated[
     int | None,
     typer.Option(
-        min=1,
+        **bounds(ranges.Chains),
         help=f"Chains to average. By default {BANDS.chains}, for an uncertainty {SURE_CHAINS}; with priors of samples "
         f"{SAMPLES.chains}, of which the likeliest is kept.",
         rich_help_panel=LANGEVIN,
@@ -150,17 +170,35 @@ SoloFolders = Annotated[
 ]
 MinutesOption = Annotated[
     float | None,
-    typer.Option(help="Stop after this long, resumed runs together.", rich_help_panel=TRAINING),
+    typer.Option(
+        **bounds(ranges.Minutes),
+        help="Stop after this long, resumed runs together.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 StepsOption = Annotated[
     int,
-    typer.Option(min=1, help="Stop after as many steps, resumed runs together.", rich_help_panel=TRAINING),
+    typer.Option(
+        **bounds(ranges.Steps),
+        help="Stop after as many steps, resumed runs together.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 TrainingSeedOption = Annotated[
-    int, typer.Option(help="Seed of first weights, order and augmentation.", rich_help_panel=TRAINING)
+    int,
+    typer.Option(
+        **bounds(ranges.Seed), help="Seed of first weights, order and augmentation.", rich_help_panel=TRAINING
+    ),
 ]
-MixturesOption = Annotated[int, typer.Option(min=2, help="Mixtures a step.", rich_help_panel=TRAINING)]
-LrOption = Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)]
+MixturesOption = Annotated[
+    int,
+    typer.Option(
+        min=2, max=bounds(ranges.BatchSize)["max"], help="Mixtures a step.", rich_help_panel=TRAINING
+    ),
+]
+LrOption = Annotated[
+    float, typer.Option(**bounds(ranges.LearningRate), help="Learning rate.", rich_help_panel=TRAINING)
+]
 ResumeOption = Annotated[
     bool,
     typer.Option("--resume", help="Go on from the folder's last checkpoint.", rich_help_panel=TRAINING),
@@ -172,7 +210,8 @@ OverwriteTrainingOption = Annotated[
     ),
 ]
 WorkersOption = Annotated[
-    int, typer.Option(min=0, help="Processes that simulate mixtures.", rich_help_panel=RUNNING)
+    int,
+    typer.Option(**bounds(ranges.Workers), help="Processes that simulate mixtures.", rich_help_panel=RUNNING),
 ]
 Bf16Option = Annotated[
     bool,

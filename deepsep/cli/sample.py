@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..config import BUNDLED, DEVICE, SAMPLE_ITERATIONS, SAMPLE_SECONDS, SAMPLE_TEMPERATURE, SEED
+from ..config import (
+    BUNDLED,
+    DEVICE,
+    SAMPLE_ITERATIONS,
+    SAMPLE_SECONDS,
+    SAMPLE_TEMPERATURE,
+    SEED,
+    bounds,
+    ranges,
+)
 from ..errors import DeepsepError
 from .common import say, set_threads, usage
 from .fetch import fetch, pinned_name
@@ -36,10 +45,18 @@ def sample(
     ] = Path("sample.wav"),
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length.")] = SAMPLE_SECONDS,
     temperature: Annotated[
-        float, typer.Option(min=0, help="1 draws from the prior; less is tamer, 0 a steady average.")
+        float,
+        typer.Option(
+            **bounds(ranges.Temperature), help="1 draws from the prior; less is tamer, 0 a steady average."
+        ),
     ] = SAMPLE_TEMPERATURE,
     sigma: Annotated[
-        float | None, typer.Option(min=0, help="Noise level of the prior; by default its lowest.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=bounds(ranges.NoiseLevel)["max"],
+            help="Noise level of the prior; by default its lowest.",
+        ),
     ] = None,
     iterations: Annotated[
         int, typer.Option(min=0, max=1000, help="Griffin-Lim steps for the phase; 0 leaves it noise.")

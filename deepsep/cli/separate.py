@@ -25,7 +25,9 @@ from ..config import (
     Format,
     Init,
     Method,
+    bounds,
     fits_some_domain,
+    ranges,
 )
 from .batch import Batch, from_stdin
 from .common import (
@@ -188,7 +190,9 @@ def separate(
     batch_size: Annotated[
         int,
         typer.Option(
-            min=1, help="Windows at a time; changes memory, not the result.", rich_help_panel=RUNNING
+            **bounds(ranges.BatchSize),
+            help="Windows at a time; changes memory, not the result.",
+            rich_help_panel=RUNNING,
         ),
     ] = BATCH_SIZE,
     device: DeviceOption = DEVICE,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..config import bounds, ranges
 from .common import exit_on_signals, say
 from .options import QuietOption
 
@@ -15,10 +16,14 @@ __all__ = ["toy"]
 
 def toy(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
-    takes: Annotated[int, typer.Option(min=1, help="Training notes of each pitch and wave.")] = 10,
-    mixtures: Annotated[int, typer.Option(min=0, help="Mixtures of four notes, with their stems.")] = 40,
+    takes: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Training notes of each pitch and wave.")
+    ] = 10,
+    mixtures: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Mixtures of four notes, with their stems.")
+    ] = 40,
     seconds: Annotated[float, typer.Option(min=0.05, max=60, help="Length of each.")] = 0.5,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed: same notes.")] = 0,
+    seed: Annotated[int, typer.Option(**bounds(ranges.Seed), help="Same seed: same notes.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
     """Write toy instruments to train and to test on: sine, square, saw and triangle at the pitches of a piano.

@@ -17,6 +17,9 @@ from ..config import (
     Objective,
     SpectralEncoderConfig,
     WaveformEncoderConfig,
+    bounds,
+    from_dict,
+    ranges,
 )
 from ..errors import DeepsepError
 from .common import as_usage, set_threads, usage
@@ -77,13 +80,13 @@ def train_encoder(
         Path | None, typer.Option(help="Unlabelled songs for the ELBO.", rich_help_panel=TRAINING)
     ] = None,
     elbo_weight: Annotated[
-        float, typer.Option(min=0, help="Weight of the ELBO in both.", rich_help_panel=TRAINING)
+        float,
+        typer.Option(**bounds(ranges.Weight), help="Weight of the ELBO in both.", rich_help_panel=TRAINING),
     ] = ENCODER.elbo_weight,
     set_share: Annotated[
         float,
         typer.Option(
-            min=0,
-            max=1,
+            **bounds(ranges.Share),
             help="Share of the mixtures with a recording of several sources, where there are folders of such.",
             rich_help_panel=TRAINING,
         ),
@@ -102,7 +105,7 @@ def train_encoder(
     frames: Annotated[
         int | None,
         typer.Option(
-            min=8,
+            **bounds(ranges.Frames),
             help=f"Frames of a training example, a multiple of {NET.multiple} with {len(NET.widths)} levels; "
             f"by default {ENCODER_FRAMES}.",
             rich_help_panel=TRAINING,
@@ -122,22 +125,30 @@ def train_encoder(
     bottleneck: Annotated[
         int,
         typer.Option(
-            min=1, help="Hidden units of its dense layers along the bands.", rich_help_panel=NETWORK
+            **bounds(ranges.Width),
+            help="Hidden units of its dense layers along the bands.",
+            rich_help_panel=NETWORK,
         ),
     ] = NET.bottleneck,
     deep: Annotated[
         int,
         typer.Option(
-            min=0,
+            **bounds(ranges.Deep),
             help="Further residual blocks at its deepest level, for a longer view.",
             rich_help_panel=NETWORK,
         ),
     ] = NET.deep,
     hidden: Annotated[
-        int, typer.Option(min=1, help="Width of the network on samples.", rich_help_panel=WAVEFORM)
+        int,
+        typer.Option(
+            **bounds(ranges.Width), help="Width of the network on samples.", rich_help_panel=WAVEFORM
+        ),
     ] = WAVE_NET.hidden,
     layers: Annotated[
-        int, typer.Option(min=1, help="Dilated layers of the network on samples.", rich_help_panel=WAVEFORM)
+        int,
+        typer.Option(
+            **bounds(ranges.Depth), help="Dilated layers of the network on samples.", rich_help_panel=WAVEFORM
+        ),
     ] = WAVE_NET.layers,
     workers: WorkersOption = ENCODER.workers,
     device: DeviceOption = DEVICE,
@@ -153,7 +164,10 @@ def train_encoder(
         raise usage("--mixtures is for the ELBO; --objective simulated has none")
     sizes = numbers(widths, "--widths", "8,16")
     with as_usage(f"--widths {widths}: "):
-        unet = SpectralEncoderConfig(widths=sizes, bottleneck=bottleneck, deep=deep)
+        shape = {"widths": sizes, "bottleneck": bottleneck, "deep": deep}
+        unet = from_dict(SpectralEncoderConfig, shape)
+    with as_usage():
+        wave_net = WaveformEncoderConfig(hidden=hidden, layers=layers)
     if frames is not None and frames % unet.multiple:
         raise usage(f"--frames must be a multiple of {unet.multiple}")
     training = training_of(
@@ -170,7 +184,7 @@ def train_encoder(
         refuse_other_domains(context, OPTIONS, known["domain"])
         networks: dict[DomainName, SpectralEncoderConfig | WaveformEncoderConfig] = {
             "spectral": replace(unet, bands=folder.domain_of(known).spectrum.bands),
-            "waveform": WaveformEncoderConfig(hidden=hidden, layers=layers),
+            "waveform": wave_net,
         }
         result = run(
             priors, source_folders(data, known["sources"], sets=True), network=networks[known["domain"]],

@@ -19,7 +19,9 @@ from ..config import (
     SpectralFlowConfig,
     WaveformConfig,
     WaveformFlowConfig,
+    bounds,
     from_dict,
+    ranges,
 )
 from .common import as_usage, set_threads
 from .options import (
@@ -75,12 +77,12 @@ def train_prior(
     minutes: MinutesOption = None,
     steps: StepsOption = PRIOR.steps,
     batch: Annotated[
-        int, typer.Option(min=1, help="Examples a step.", rich_help_panel=TRAINING)
+        int, typer.Option(**bounds(ranges.BatchSize), help="Examples a step.", rich_help_panel=TRAINING)
     ] = PRIOR.batch,
     frames: Annotated[
         int | None,
         typer.Option(
-            min=8,
+            **bounds(ranges.Frames),
             help=f"Frames of a training example, 43 a second; by default {PRIOR_FRAMES}.",
             rich_help_panel=TRAINING,
         ),
@@ -89,7 +91,9 @@ def train_prior(
     score_weight: Annotated[
         float,
         typer.Option(
-            min=0, help="Weight of denoising score matching beside likelihood.", rich_help_panel=TRAINING
+            **bounds(ranges.Weight),
+            help="Weight of denoising score matching beside likelihood.",
+            rich_help_panel=TRAINING,
         ),
     ] = PRIOR.score_weight,
     seed: TrainingSeedOption = PRIOR.seed,
@@ -98,7 +102,7 @@ def train_prior(
     flow_steps: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            **bounds(ranges.Depth),
             help=f"Steps of the flow, by default {FLOW.steps}; on samples of each block, {WAVE_FLOW.flows}.",
             rich_help_panel=NETWORK,
         ),
@@ -106,7 +110,7 @@ def train_prior(
     hidden: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            **bounds(ranges.Width),
             help=f"Width of the couplings' networks, by default {FLOW.hidden}; on samples {WAVE_FLOW.hidden}.",
             rich_help_panel=NETWORK,
         ),
@@ -114,18 +118,21 @@ def train_prior(
     layers: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            **bounds(ranges.Depth),
             help=f"Dilated layers of the couplings' networks, by default {FLOW.layers}; on samples {WAVE_FLOW.layers}.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
     rate: Annotated[
-        int, typer.Option(min=1000, help="Sample rate of the prior in Hz.", rich_help_panel=WAVEFORM)
+        int,
+        typer.Option(**bounds(ranges.Rate), help="Sample rate of the prior in Hz.", rich_help_panel=WAVEFORM),
     ] = WAVE.rate,
     window: Annotated[
         int,
         typer.Option(
-            min=64, help="Samples of a training example, and of a window later.", rich_help_panel=WAVEFORM
+            **bounds(ranges.Window),
+            help="Samples of a training example, and of a window later.",
+            rich_help_panel=WAVEFORM,
         ),
     ] = WAVE.window,
     level: Annotated[
@@ -164,10 +171,11 @@ def train_prior(
         ),
     ] = WAVE_FLOW.split,
     sigma_min: Annotated[
-        float, typer.Option(help="Lowest noise level.", rich_help_panel=WAVEFORM)
+        float, typer.Option(**bounds(ranges.NoiseLevel), help="Lowest noise level.", rich_help_panel=WAVEFORM)
     ] = WAVE_FLOW.sigma_min,
     sigma_max: Annotated[
-        float, typer.Option(help="Highest noise level.", rich_help_panel=WAVEFORM)
+        float,
+        typer.Option(**bounds(ranges.NoiseLevel), help="Highest noise level.", rich_help_panel=WAVEFORM),
     ] = WAVE_FLOW.sigma_max,
     device: DeviceOption = DEVICE,
     bf16: Bf16Option = False,

@@ -3,6 +3,7 @@
 Configurations are frozen and keyword-only, and check themselves when they are built. No torch here.
 """
 
+from . import ranges
 from .choices import (
     BitDepth,
     Codec,
@@ -42,7 +43,8 @@ from .networks import (
     WaveformEncoderConfig,
     WaveformFlowConfig,
 )
-from .plain import bounds, from_dict, parse_json, shorten, to_dict
+from .plain import from_dict, parse_json, shorten, to_dict
+from .ranges import bounds
 from .sgld import SURE_CHAINS, SgldConfig, SpectralSgldConfig, WaveformSgldConfig, changed, fits_some_domain
 from .training import (
     CONTRAST_FRAMES,
@@ -62,5 +64,5 @@ __all__ = [
     "PriorTraining", "SgldConfig", "Shuffle", "SpectralEncoderConfig", "SpectralFlowConfig",
     "SpectralSgldConfig", "SpectrumConfig", "Start", "TrainConfig", "WaveformConfig",
     "WaveformEncoderConfig", "WaveformFlowConfig", "WaveformSgldConfig", "bounds", "changed", "check_choice",
-    "fits_some_domain", "from_dict", "parse_json", "shorten", "to_dict",
+    "fits_some_domain", "from_dict", "parse_json", "ranges", "shorten", "to_dict",
 ]  # fmt: skip

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
-
-from annotated_types import Interval, Len
 
 from ..errors import DeepsepError
 from .choices import Level, Mask, Shuffle, check_choice
+from .ranges import (
+    Bands,
+    Bins,
+    Context,
+    Decibels,
+    Deep,
+    Depth,
+    FftSize,
+    Kernel,
+    LogScaleBound,
+    NoiseLevel,
+    Rate,
+    Scale,
+    Shift,
+    Width,
+    Widths,
+    Window,
+    bounds,
+    check_bounds,
+)
 
 __all__ = [
     "SpectralEncoderConfig",
@@ -20,18 +37,9 @@ __all__ = [
     "WaveformFlowConfig",
 ]
 
-# Bounds are wide of anything that was ever trained and narrow enough that a file cannot ask for all of the memory.
-Rate = Annotated[int, Interval(ge=1000, le=768_000)]  # Hz
-Bands = Annotated[int, Interval(ge=2, le=4096)]
-Width = Annotated[int, Interval(ge=1, le=4096)]  # of a layer, in hidden units or channels
-Depth = Annotated[int, Interval(ge=1, le=128)]
-Kernel = Annotated[int, Interval(ge=1, le=65)]
-NoiseLevel = Annotated[float, Interval(ge=1e-6, le=1000)]
-LogScaleBound = Annotated[float, Interval(ge=0.01, le=20)]
-
 LONGEST_WINDOW = 0.5  # seconds of an STFT
 LONGEST_REACH = 1 << 16  # frames to either side that a stack of dilated layers sees
-LONGEST_CONTEXT = 2048  # frames that an encoder is given on either side
+LONGEST_CONTEXT = bounds(Context)["max"]
 LARGEST_SQUEEZE = 1 << 16  # samples that become one frame
 
 
@@ -46,15 +54,11 @@ class SpectrumConfig:
     """The STFT, its bands, and the affine map from log band power to the unit x that the flows model."""
 
     rate: Rate = 44100
-    n_fft: Annotated[int, Interval(ge=64, le=1 << 17)] = 4096  # Hann window; the hop is a quarter of it
-    single_bins: Annotated[int, Interval(ge=1, le=1 << 17)] = (
-        64  # bands of one bin up to here, then of width bin / single_bins
-    )
-    floor_db: Annotated[
-        float, Interval(ge=-200, le=100)
-    ] = -72.0  # added to every band power, relative to a mixture of RMS 1
-    shift: Annotated[float, Interval(ge=-1000, le=1000)] = -8.0  # x = (ln(power + floor) - shift) / scale
-    scale: Annotated[float, Interval(ge=0.01, le=1000)] = 4.0
+    n_fft: FftSize = 4096  # Hann window; the hop is a quarter of it
+    single_bins: Bins = 64  # bands of one bin up to here, then of width bin / single_bins
+    floor_db: Decibels = -72.0  # added to every band power, relative to a mixture of RMS 1
+    shift: Shift = -8.0  # x = (ln(power + floor) - shift) / scale
+    scale: Scale = 4.0
 
     def __post_init__(self) -> None:
         if self.n_fft % 4 or self.n_fft < 64:
@@ -65,6 +69,7 @@ class SpectrumConfig:
             raise DeepsepError(
                 f"n_fft of {self.n_fft} at {self.rate} Hz is more than {LONGEST_WINDOW:g} s; take a shorter window"
             )
+        check_bounds(self)
 
     @property
     def band_edges(self) -> list[int]:
@@ -115,6 +120,7 @@ class SpectralFlowConfig:
             raise DeepsepError(
                 f"noise levels must be 0 < min < max, got {self.sigma_min:g} and {self.sigma_max:g}"
             )
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,9 +128,7 @@ class WaveformConfig:
     """The time domain: at which rate priors hear samples, how many at a time, and at which level."""
 
     rate: Rate = 14700
-    window: Annotated[int, Interval(ge=64, le=1 << 17)] = (
-        512  # samples of a training example, and of a window in separation
-    )
+    window: Window = 512  # samples of a training example, and of a window in separation
     level: Level = "relative"  # to a mixture of RMS 1; "absolute" takes samples as they are
 
     def __post_init__(self) -> None:
@@ -133,13 +137,14 @@ class WaveformConfig:
         if self.rate < 1:
             raise DeepsepError(f"the rate of a waveform must be positive, got {self.rate}")
         check_choice("level", self.level, Level)
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WaveformFlowConfig:
     """A noise-conditional flow prior on samples (1, t): blocks of a squeeze, flows, and a split (FloWaveNet)."""
 
-    squeeze: Annotated[tuple[Width, ...], Len(1, 16)] = (16,)  # factor of each block, time into channels
+    squeeze: Widths = (16,)  # factor of each block, time into channels
     flows: Depth = 6  # of each block: ActNorm, shuffle, affine coupling
     mask: Mask = "channel"  # what a coupling is given: channels, frames (checkerboard), or either in turn
     shuffle: Shuffle = "conv"  # before each coupling: an invertible 1x1 convolution, or channels reversed
@@ -156,6 +161,7 @@ class WaveformFlowConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "squeeze", tuple(self.squeeze))
+        check_bounds(self)
         if not self.squeeze or min(self.squeeze) < 1 or self.squeeze[0] < 2:
             raise DeepsepError(
                 "a waveform flow needs one or more blocks, the first of a squeeze of 2 or more"
@@ -194,21 +200,18 @@ class SpectralEncoderConfig:
     """The amortized posterior q(x_1..x_K | m): a U-Net over bands and frames."""
 
     bands: Bands = BANDS
-    widths: Annotated[tuple[Width, ...], Len(1, 7)] = (
+    widths: Widths = (
         32,
         64,
         128,
     )  # channels of each level; each halves bands and frames
     bottleneck: Width = 32  # hidden units of the dense layers along the bands
-    deep: Annotated[int, Interval(ge=0, le=32)] = (
-        3  # further residual blocks at the deepest level, for a longer view
-    )
-    context: Annotated[int, Interval(ge=0, le=LONGEST_CONTEXT)] = (
-        0  # frames on either side that an estimate is given; 0 takes as many as it can use
-    )
+    deep: Deep = 3  # further residual blocks at the deepest level, for a longer view
+    context: Context = 0  # frames on either side that an estimate is given; 0 takes as many as it can use
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
+        check_bounds(self)
         if not self.widths or min(self.widths) < 1:
             raise DeepsepError("an encoder needs one or more levels of one or more channels")
         if self.deep < 0:
@@ -249,6 +252,7 @@ class WaveformEncoderConfig:
         if min(self.squeeze, self.hidden, self.layers, self.cycle, self.kernel) < 1:
             raise DeepsepError("a waveform encoder needs 1 or more layers, hidden units and samples a frame")
         check_reach(min(self.cycle, self.layers), self.kernel)
+        check_bounds(self)
 
     @property
     def multiple(self) -> int:

@@ -8,14 +8,12 @@ from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from annotated_types import Interval
-
 from ..errors import DeepsepError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["bounds", "from_dict", "parse_json", "shorten", "to_dict"]
+__all__ = ["from_dict", "parse_json", "shorten", "to_dict"]
 
 MAX_DEPTH = 32  # tables and lists within one another: far above any real file, far below Python's stack
 
@@ -49,13 +47,6 @@ def from_dict(kind: type[T], raw: dict[str, Any]) -> T:
         told = first["msg"].removeprefix("Input ")
         raise DeepsepError(f"{kind.__name__}: {where} {told}, found {shorten(first['input'])}") from None
     return kind(**values)
-
-
-def bounds(kind: type, name: str) -> dict[str, Any]:
-    """The least and the greatest value of a setting as options take it: {"min": ..., "max": ...}."""
-    annotation = get_type_hints(kind, include_extras=True)[name]
-    interval = next(part for part in annotation.__metadata__ if isinstance(part, Interval))
-    return {"min": interval.ge, "max": interval.le}
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -8,6 +8,19 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from ..errors import DeepsepError
+from .ranges import (
+    Chains,
+    Exponent,
+    Gamma,
+    Iterates,
+    Levels,
+    NoiseLevel,
+    SgldSteps,
+    Share,
+    Temperature,
+    Weight,
+    check_bounds,
+)
 
 __all__ = [
     "SURE_CHAINS",
@@ -25,15 +38,15 @@ SURE_CHAINS = 4  # SGLD chains that an uncertainty is estimated from by default
 class SgldConfig:
     """Annealed stochastic gradient Langevin dynamics (thesis Algorithm 2, corrected): what every domain's has."""
 
-    levels: int = 6  # noise levels, geometric from sigma_max to sigma_min
-    steps: int = 2  # Langevin steps a level
-    sigma_max: float = 1.0
-    sigma_min: float = 0.5
+    levels: Levels = 6  # noise levels, geometric from sigma_max to sigma_min
+    steps: SgldSteps = 2  # Langevin steps a level
+    sigma_max: NoiseLevel = 1.0
+    sigma_min: NoiseLevel = 0.5
     step_size: float = 1.0  # delta: eta = delta / precision, delta * sigma^2 under the prior alone
-    temperature: float = 0.5  # scales the noise: 1 samples the posterior, 0 climbs to a mode
-    likelihood: float = 1.0  # beta: tempers the mixture's log-likelihood
-    chains: int = 1  # independent chains
-    average: int = 8  # last iterates whose estimates are averaged
+    temperature: Temperature = 0.5  # scales the noise: 1 samples the posterior, 0 climbs to a mode
+    likelihood: Weight = 1.0  # beta: tempers the mixture's log-likelihood
+    chains: Chains = 1  # independent chains
+    average: Iterates = 8  # last iterates whose estimates are averaged
 
     @property
     def burn_in(self) -> int:
@@ -55,15 +68,16 @@ class SgldConfig:
             raise DeepsepError(f"the step size must lie between 0 and 2, got {self.step_size:g}")
         if self.temperature < 0 or self.likelihood < 0:
             raise DeepsepError("temperature and likelihood weight must not be negative")
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpectralSgldConfig(SgldConfig):
     """SGLD on log band powers x; its chains are averaged."""
 
-    alpha: float = 1.0  # exponent of the magnitudes whose ratios are the gains; 2 is Wiener's
-    pool: float = 0.4  # weight of a chain that the encoder started, against the encoder's own estimate
-    largest: float = 1.0  # move of any coordinate of x in one step
+    alpha: Exponent = 1.0  # exponent of the magnitudes whose ratios are the gains; 2 is Wiener's
+    pool: Share = 0.4  # weight of a chain that the encoder started, against the encoder's own estimate
+    largest: Weight = 1.0  # move of any coordinate of x in one step
 
     @classmethod
     def default(
@@ -96,17 +110,17 @@ class WaveformSgldConfig(SgldConfig):
     At a whole step, a temperature of a half keeps the noise of a chain at sigma: x + (denoised - x) + sigma eps.
     """
 
-    levels: int = 40
-    steps: int = 4
-    sigma_max: float = 5.0
-    sigma_min: float = 0.05
-    chains: int = 8
-    average: int = 1
-    gamma: float = (
+    levels: Levels = 40
+    steps: SgldSteps = 4
+    sigma_max: NoiseLevel = 5.0
+    sigma_min: NoiseLevel = 0.05
+    chains: Chains = 8
+    average: Iterates = 1
+    gamma: Gamma = (
         1.0  # width of the constraint that sources sum to the mixture, in sigma; 0 keeps it exactly
     )
     denoise: bool = True  # the mixture constrains the denoised sources (Posterior), not the chain's own
-    largest_in_sigma: float = 6.0  # move of any coordinate in one step, in units of sigma
+    largest_in_sigma: Weight = 6.0  # move of any coordinate in one step, in units of sigma
 
     @classmethod
     def default(

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import DeepsepError
 from .choices import Objective, check_choice
 from .defaults import DEVICE
+from .ranges import BatchSize, Frames, LearningRate, Seed, Share, Steps, Weight, Workers, check_bounds
 
 __all__ = [
     "CONTRAST_FRAMES",
@@ -27,16 +28,16 @@ PRIOR_FRAMES, ENCODER_FRAMES, CONTRAST_FRAMES = 128, 96, 64  # of a training exa
 class TrainConfig:
     """One training run; it ends at `steps` or after `minutes`, whichever comes first."""
 
-    steps: int = 20000
+    steps: Steps = 20000
     minutes: float = math.inf
-    batch: int = 16  # examples a step
-    frames: int | None = None  # of an example of bands; one of samples is as long as the domain's window
-    lr: float = 1e-3
-    warmup: int = 200
+    batch: BatchSize = 16  # examples a step
+    frames: Frames | None = None  # of an example of bands; one of samples is as long as the domain's window
+    lr: LearningRate = 1e-3
+    warmup: Steps = 200
     ema: float = 0.999
     clip_norm: float = 5.0
     save_minutes: float = 5.0
-    seed: int = 0
+    seed: Seed = 0
     bf16: bool = False  # a reduced precision, where the device is faster in it
     device: str = DEVICE
 
@@ -45,27 +46,28 @@ class TrainConfig:
             raise DeepsepError("steps, minutes, batch, frames and learning rate must be positive")
         if not 0 <= self.ema < 1:
             raise DeepsepError(f"ema must lie in [0, 1), got {self.ema:g}")
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PriorTraining(TrainConfig):
     """The training of one instrument's prior."""
 
-    score_weight: float = 0.0  # of denoising score matching beside likelihood
+    score_weight: Weight = 0.0  # of denoising score matching beside likelihood
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderTraining(TrainConfig):
     """The training of an amortized posterior, on simulated mixtures, by the ELBO, or both."""
 
-    batch: int = 8
-    lr: float = 1.5e-3
+    batch: BatchSize = 8
+    lr: LearningRate = 1.5e-3
     objective: Objective = "both"
-    elbo_weight: float = 0.1  # of the ELBO beside the loss on simulated mixtures
+    elbo_weight: Weight = 0.1  # of the ELBO beside the loss on simulated mixtures
     mixtures: Path | None = None  # unlabelled songs for the ELBO, in place of simulated mixtures
-    workers: int = 1  # processes that simulate mixtures
-    draws: int = 2  # stretches of sound that the mixtures of a batch are made of
-    set_share: float = 0.25  # of simulated mixtures with a set of sources, where there are recordings of sets
+    workers: Workers = 1  # processes that simulate mixtures
+    draws: BatchSize = 2  # stretches of sound that the mixtures of a batch are made of
+    set_share: Share = 0.25  # of simulated mixtures with a set of sources, where there are recordings of sets
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
@@ -80,10 +82,10 @@ class EncoderTraining(TrainConfig):
 class ContrastTraining(TrainConfig):
     """The training of several priors against one another."""
 
-    batch: int = 4
-    lr: float = 4e-5
-    warmup: int = 50
+    batch: BatchSize = 4
+    lr: LearningRate = 4e-5
+    warmup: Steps = 50
     ema: float = 0.998
-    likelihood_weight: float = 0.5  # of bits per dimension beside the SDR in dB
-    workers: int = 1  # processes that simulate mixtures
-    draws: int = 2  # stretches of sound that the mixtures of a batch are made of
+    likelihood_weight: Weight = 0.5  # of bits per dimension beside the SDR in dB
+    workers: Workers = 1  # processes that simulate mixtures
+    draws: BatchSize = 2  # stretches of sound that the mixtures of a batch are made of

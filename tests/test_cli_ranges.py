@@ -1,0 +1,86 @@
+"""Every number that can be typed has a range, and what lies outside of it is wrong usage in one line."""
+
+import typing
+from types import UnionType
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from deepsep.cli import app as program
+
+COMMANDS = {c.name or c.callback.__name__: c.callback for c in program.registered_commands if c.callback}
+
+
+def numeric_options():
+    """(command, option, int or float, least, greatest) of all commands."""
+    for command, function in COMMANDS.items():
+        for name, hint in typing.get_type_hints(function, include_extras=True).items():
+            if typing.get_origin(hint) is not typing.Annotated:
+                continue
+            kind, info = hint.__origin__, hint.__metadata__[0]
+            kinds = typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
+            for number in (int, float):
+                if number in kinds:
+                    flags = [word for word in info.param_decls or () if word.startswith("--")]
+                    yield command, (flags or [f"--{name.replace('_', '-')}"])[0], number, info.min, info.max
+
+
+OPTIONS = list(numeric_options())
+
+
+def test_every_number_has_a_range():
+    assert len(OPTIONS) > 50
+    endless = [(command, option) for command, option, _, low, high in OPTIONS if low is None or high is None]
+    assert not endless
+
+
+def outside(number, low, high):
+    whole = st.one_of(st.integers(max_value=int(low) - 1), st.integers(min_value=int(high) + 1))
+    if number is int:
+        return st.one_of(
+            whole.map(str), st.sampled_from(["nan", "inf", "1e3", "", "9" * 5000, "0x10", "1.5"])
+        )
+    below = st.floats(max_value=low, exclude_max=True)
+    above = st.floats(min_value=high, exclude_min=True)
+    return st.one_of(
+        whole.map(str), below.map(str), above.map(str), st.sampled_from(["nan", "-nan", "inf", "x", ""])
+    )
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_number_out_of_its_range_is_wrong_usage(deepsep, data):
+    command, option, number, low, high = data.draw(st.sampled_from(OPTIONS))
+    value = data.draw(outside(number, low, high))
+    code, out, err = deepsep(command, f"{option}={value}")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert option in err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train-prior", ("--squeeze", "1000000000,2", "--domain", "waveform")),
+        ("train-prior", ("--squeeze", ",".join(["2"] * 40), "--domain", "waveform")),
+        ("train-prior", ("--squeeze", "4096,4096", "--domain", "waveform")),
+        ("train-prior", ("--layers", "100")),
+        ("train-prior", ("--layers", "100", "--domain", "waveform")),
+        ("train-encoder", ("--widths", "1000000000", "--priors", "x")),
+        ("train-encoder", ("--widths", ",".join(["8"] * 40), "--priors", "x")),
+        ("train-encoder", ("--widths", "8,8,8,8,8,8", "--deep", "32", "--priors", "x")),
+    ],
+)
+def test_sizes_that_are_too_large_together_are_wrong_usage(command, words, deepsep):
+    extra = ("--source", "x") if command == "train-prior" else ()
+    code, out, err = deepsep(command, "data", *extra, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+
+
+def test_the_ends_of_a_range_are_taken(deepsep, priors):
+    """A range that refuses its own ends would be a mistake in the range."""
+    for command, option, number, low, high in OPTIONS:
+        for end in (low, high):
+            err = deepsep(command, f"{option}={number(end)}")[2]
+            assert option not in err or "Missing" in err or "must be more than 0" in err, err
