@@ -142,6 +142,26 @@ def remove(
         say(f"removed {spec.strip()}: {size_of(freed)} freed")
 
 
+@app.command("licence", cls=Command)
+def licence(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A priors folder, as training writes it.")],
+    licence: Annotated[str, typer.Argument(metavar="LICENCE", help="Such as CC-BY-4.0.")],
+    sources: Annotated[str | None, typer.Option(help="Only of these instruments; by default all.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """State the licence of trained weights, in config.json. The weights stay as they are.
+
+    Example: deepsep priors licence mypriors/ CC-BY-4.0
+    """
+    from ..models import folder as model
+
+    if not licence.strip():
+        raise usage("LICENCE is empty; give its name, such as CC-BY-4.0")
+    of = model.set_licence(folder, licence.strip(), listed(sources) or ())
+    if not quiet:
+        say(f"{folder}: {', '.join(of)} under {licence.strip()}")
+
+
 @app.command("push", cls=Command)
 def push(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A priors folder, as training writes it.")],

@@ -43,6 +43,7 @@ __all__ = [
     "read_config",
     "save_encoder",
     "save_prior",
+    "set_licence",
 ]
 
 FORMAT = 1
@@ -267,6 +268,29 @@ def store(folder: Path, name: str, data: bytes, config: dict[str, Any]) -> None:
         except OSError as error:
             raise DeepsepError(f"{folder / name}: cannot be written ({error.strerror})") from None
         staged.commit()
+
+
+def set_licence(folder: Path, licence: str, sources: Sequence[str] = ()) -> list[str]:
+    """State the licence of some sources' weights, by default of all; return these sources. No weight changes.
+
+    Raises DeepsepError for an unknown source and for a folder that cannot be written.
+    """
+    config = read_config(folder)
+    chosen = list(sources or config["sources"])
+    for name in chosen:
+        if name not in config["sources"]:
+            raise DeepsepError(f"unknown source {name!r}; these priors have {', '.join(config['sources'])}")
+        config["priors"][name]["licence"] = licence
+    if "licence" in config and chosen == config["sources"]:
+        config["licence"] = licence
+    text = json.dumps(config, indent=2) + "\n"
+    with StagedFiles({"config": folder / "config.json"}) as staged:
+        try:
+            staged.temporary["config"].write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise DeepsepError(f"{folder}: cannot be written to ({error.strerror})") from None
+        staged.commit()
+    return chosen
 
 
 def check_domain(folder: Path, domain: Domain) -> None:
