@@ -70,6 +70,15 @@ def priors(tmp_path_factory):
 
 
 @pytest.fixture
+def meta_generators(monkeypatch):
+    """Generators of the meta device, which has none: the CPU's, whose values nobody asks for."""
+    generator = torch.Generator()
+    make = staticmethod(lambda cls, device="cpu": generator)
+    monkeypatch.setattr(torch, "Generator", type("Generator", (), {"__new__": make}))
+    return generator
+
+
+@pytest.fixture
 def deepsep(monkeypatch, capsys, tmp_path):
     """The program in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)

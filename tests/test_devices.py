@@ -54,13 +54,9 @@ WAVEFORM = WaveformDomain(waveform=WaveformConfig(window=64))
 
 
 @pytest.fixture
-def pretend(monkeypatch):
-    """Models on a device without values; its generators are the CPU's, whose values nobody asks for."""
-    generator = torch.Generator()
-    make = staticmethod(lambda cls, device="cpu": generator)
-    models = spectral_model(), waveform_model()
-    monkeypatch.setattr(torch, "Generator", type("Generator", (), {"__new__": make}))
-    return Pretended(*(model.to("meta") for model in models), Draws(generator))
+def pretend(meta_generators):
+    """Models on a device without values, and random numbers."""
+    return Pretended(spectral_model().to("meta"), waveform_model().to("meta"), Draws(meta_generators))
 
 
 class Pretended(NamedTuple):

@@ -74,7 +74,8 @@ def spoilt(folder, tmp_path):
 
 def refused(folder):
     with pytest.raises(DeepsepError) as caught:
-        load(folder)
+        model = load(folder)
+        [model.priors[source] for source in model.sources]  # read when they are first asked for
     told = str(caught.value)
     assert "\n" not in told and len(told) < 600 and str(folder) in told
     return told

@@ -1,5 +1,8 @@
 """The map of uncertainty shows where the draws differ."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from deepsep.config import SpectralSgldConfig, SpectrumConfig
 from deepsep.inference import chunks
 from deepsep.inference.domain import Separation, Track
 from deepsep.inference.settings import Settings
-from deepsep.spectral import infer, uncertainty
+from deepsep.spectral import calibration, infer, uncertainty
 from deepsep.spectral.spectrum import Spectrum
 
 SMALL = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
@@ -81,3 +84,43 @@ def test_a_picture_of_awkward_names(tmp_path):
     found = uncertainty.SpreadMap(SMALL, 16000, 1, ["a_b", "c"]).result()
     uncertainty.draw(tmp_path / "u.png", found, "100 $ for \udcff $x_")
     assert (tmp_path / "u.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_interval_of_the_right_width_holds_its_share():
+    """Errors of a known size: the scale that is found is that size, and then every interval holds its share."""
+    rng = torch.Generator().manual_seed(0)
+    shape = (4, 2, 50, 100)
+    size = torch.tensor([0.5, 2.0])[:, None, None]
+    std = 0.01 + 0.02 * torch.rand(shape, generator=rng)
+    gain = torch.full(shape, 0.5)
+    truth = gain + size * std * torch.randn(shape, generator=rng)
+    counts = torch.ones(4, 50, 100, dtype=torch.bool)
+    scale = calibration.spread_scale(gain, std, truth, counts)
+    assert scale == pytest.approx([0.5, 2.0], rel=0.05)
+    before = calibration.coverage(gain, std, truth, counts)
+    assert (before[0] > torch.tensor([0.75, 0.98, 0.99])).all() and before[1, 1] < 0.55
+    after = calibration.coverage(gain, std * torch.tensor(scale)[:, None, None], truth, counts)
+    torch.testing.assert_close(after, torch.tensor([calibration.LEVELS] * 2), atol=0.02, rtol=0)
+
+
+def test_what_is_silent_does_not_count():
+    total = torch.tensor([[[1.0, 1e-6], [1e-4, 0.0]]])
+    assert calibration.loud(total).tolist() == [[[True, False], [True, False]]]
+    truth = calibration.best_gains(torch.tensor([[[[0.5, -1.0], [2e-4, 0.0]]]]), total)
+    assert truth.tolist() == [[[[0.5, 0.0], [1.0, 0.0]]]]
+
+
+def test_the_spread_of_a_stem_is_scaled_by_what_was_learnt(model):
+    spectrum = Spectrum(model.domain.spectrum)
+    song = torch.randn(2, 40 * spectrum.hop, generator=torch.Generator().manual_seed(0))
+    windows = list(chunks.windows([spectrum.analyse(song)], 64, 32))
+    track = Track(model.domain.rate, song.shape[1], 1.0)
+    spreads = []
+    for scale in (None, [1.0, 2.0, 4.0]):
+        encoder = copy.deepcopy(model.encoder)
+        encoder.spread = scale
+        settings = Settings(method="encoder")
+        separation = Separation(track, replace(model, encoder=encoder), settings, [[2], [0, 1]], spread=True)
+        ((_, spread), *_) = model.domain.infer(windows, separation)
+        spreads.append(spread)
+    torch.testing.assert_close(spreads[1], spreads[0] * torch.tensor([4.0, 1.5])[:, None, None])

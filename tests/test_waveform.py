@@ -472,7 +472,7 @@ def test_an_encoder_has_the_layers_that_it_was_asked_for():
         assert sum(len(cycle.dilated) for cycle in net.body) == layers
 
 
-def test_an_encoders_draws_are_made_where_its_mixture_is():
+def test_an_encoders_draws_are_made_where_its_mixture_is(meta_generators):
     model = small_model().to("meta")
     found = separate_samples(torch.randn(2, 64, device="meta"), model, Settings(method="encoder", draws=2))
     assert found.device.type == "meta" and found.shape == (2, 2, 3, 64)

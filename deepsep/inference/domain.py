@@ -91,13 +91,14 @@ class Task(NamedTuple):
     """What networks train on: endless batches, a loss with figures to show, figures on held-out data.
 
     Figures of a stem are called by its number, as in "SDR 0". solos has each source's held-out x, where priors are
-    trained.
+    trained. calibrate finds the `AmortizedPosterior.spread` of an encoder, where a domain knows how.
     """
 
     batches: Iterator[Any]
     loss: Callable[[Any, Any, Draws], tuple[Tensor, Figures]]
     evaluate: Callable[[Any], Mapping[str, Tensor | float]]
     solos: Mapping[str, Tensor] = {}
+    calibrate: Callable[[Any], Sequence[float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

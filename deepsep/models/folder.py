@@ -48,6 +48,7 @@ __all__ = [
 
 FORMAT = 1
 MOST_SOURCES = 64
+MOST_SPREAD = 100.0
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -155,6 +156,7 @@ def load(
             shape = domain.encoder_config(config["encoder"].get("network"))
             build = partial(domain.build_encoder, shape, len(names))
             net = fill(build, folder, "encoder.safetensors", config)
+            net.spread = spread_of(config["encoder"])
         net.reorder([made_for.index(name) for name in names])
     priors: Mapping[str, Flow] = LazyPriors(
         {name: partial(load_prior, folder, name, shape, domain, config) for name, shape in shapes.items()}
@@ -166,6 +168,19 @@ def load(
             check(folder, f"{name}.safetensors", config)
     licences = {name: licence_of(config, name) for name in names}
     return Model(domain, priors, net, ModelInfo(str(folder), {}, licences)).to(device)
+
+
+def spread_of(encoder: Mapping[str, Any]) -> list[float] | None:
+    """The factor of each stem's spread, as the config states it; None where it does not. DeepsepError for nonsense."""
+    stated = encoder.get("spread")
+    if stated is None:
+        return None
+    usual = isinstance(stated, dict) and all(
+        isinstance(stated.get(s), (int, float)) and 0 < stated[s] <= MOST_SPREAD for s in encoder["sources"]
+    )
+    if not usual:
+        raise DeepsepError("the encoder's spread must have a number from 0 to 100 for each source")
+    return [float(stated[s]) for s in encoder["sources"]]
 
 
 def load_prior(folder: Path, name: str, shape: Any, domain: Domain, config: Mapping[str, Any]) -> Flow:

@@ -8,6 +8,7 @@ always explains the whole mixture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 
 from ..config import SpectralEncoderConfig
 from ..inference.encoder import AmortizedPosterior
+from .likelihood import wiener_gains
 from .spectrum import Spectrum
 
-__all__ = ["BandPosterior", "UNet", "mixture_features"]
+__all__ = ["BandPosterior", "UNet", "gain_spread", "mixture_features"]
 
 
 class BandPosterior(NamedTuple):
@@ -29,6 +31,15 @@ class BandPosterior(NamedTuple):
     def mean(self, power_bdn: Tensor, spectrum: Spectrum) -> Tensor:
         """The mean of x (b, k, d, n) for a mixture of band power (b, d, n)."""
         return spectrum.to_x(power_bdn[:, None] * self.log_gain.exp())
+
+
+def gain_spread(
+    q: BandPosterior, power_bdn: Tensor, spectrum: Spectrum, noise_bkdn: Sequence[Tensor]
+) -> Tensor:
+    """The standard deviation of the Wiener gains of draws from q, one for each noise: (b, k, d, n)."""
+    mean = q.mean(power_bdn, spectrum)
+    draws = [wiener_gains(mean + q.log_std.exp() * noise, spectrum) for noise in noise_bkdn]
+    return torch.stack(draws).std(0, correction=0)
 
 
 def mixture_features(mix_bcdn: Tensor, spectrum: Spectrum) -> Tensor:

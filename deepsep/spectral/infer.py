@@ -81,7 +81,16 @@ class Inference:
         if not spread:
             yield from ((gains,) for gains in drawn)
             return
-        yield from zip(drawn, (square - mean.square()).clamp_min(0).sqrt(), strict=True)
+        std = (square - mean.square()).clamp_min(0).sqrt() * self.spread_scale(groups, mean)
+        yield from zip(drawn, std, strict=True)
+
+    def spread_scale(self, groups: Sequence[Sequence[int]], like: Tensor) -> Tensor:
+        """The factor (k, 1, 1) of each stem's standard deviation: learnt for the encoder's draws, else 1."""
+        known = cast(UNet, self.model.encoder).spread if self.settings.method == "encoder" else None
+        if known is None:
+            return like.new_ones(len(groups), 1, 1)
+        means = [sum(known[k] for k in group) / len(group) for group in groups]
+        return like.new_tensor(means)[:, None, None]
 
     def posterior_draws(self, least: int) -> Iterator[tuple[int, Tensor]]:
         """Numbered draws of the gains (b, k, d, n): `least` or more from q, or SGLD's late iterates by chain."""

@@ -21,7 +21,8 @@ from ..inference.model import Model
 from ..recordings.banks import HELD_OUT, SampleBank
 from ..recordings.files import Folders, find_audio, set_members
 from ..recordings.simulate import simulate_in_workers
-from .encoder import UNet, mixture_features
+from .calibration import best_gains, loud, spread_scale
+from .encoder import UNet, gain_spread, mixture_features
 from .infer import stationary_gains
 from .losses import contrast_loss, elbo, mixture_sdr, sleep_loss
 from .mixtures import Mixtures, SetBank, concatenate, simulate
@@ -161,7 +162,16 @@ def encoder_task(
             figures["SDR with sets"] = sdr_bp[sets_test.member_bpk.any(2)].mean()
         return figures
 
-    return Task(batches, loss, evaluate)
+    @torch.no_grad()
+    def calibrate(average: UNet) -> list[float]:
+        q = average(mixture_features(test.mix_bcdn, here))
+        power = test.total_bdn / (2 * here.count_d[:, None])
+        noise = Draws(torch.Generator(compute.device).manual_seed(3))
+        std = gain_spread(q, power, here, [noise.normal(q.log_std.shape, compute.device) for _ in range(16)])
+        truth = best_gains(test.cross_bpdn, test.total_bdn)
+        return spread_scale(q.log_gain.exp(), std, truth, loud(test.total_bdn))
+
+    return Task(batches, loss, evaluate, calibrate=calibrate)
 
 
 def contrast_task(

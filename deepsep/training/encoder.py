@@ -100,6 +100,9 @@ def train_encoder(
                 "training": describe(training, status.step, objective=training.objective),
                 "simulated": round_figures(status.held_out, 3),
             }
+            if task.calibrate:
+                scale = task.calibrate(average)
+                about["spread"] = {s: round(v, 4) for s, v in zip(model.sources, scale, strict=True)}
             folders.save_encoder(priors, average, model.sources, about)
 
         run: Run[AmortizedPosterior] = Run(
