@@ -419,10 +419,11 @@ def test_nobody_reads_stdout(priors, tmp_path):
 @pytest.mark.slow
 def test_a_terminal_gets_progress_and_a_table(priors, tmp_path):
     pty = pytest.importorskip("pty")
-    for name in ("one.wav", "[bold]two.wav"):
+    for name in ("one.wav", "[bold]two.wav", "\x1b]0;title\x07\x9b31m.wav"):
         record(tmp_path / name)
     master, slave = pty.openpty()
-    words = ("separate", "--priors", priors, "one.wav", "[bold]two.wav", "gone.wav", "-o", "out")
+    names = ("one.wav", "[bold]two.wav", "\x1b]0;title\x07\x9b31m.wav", "\x1b]2;gone.wav")
+    words = ("separate", "--priors", priors, *names, "-o", "out")
     run = program(*words, cwd=tmp_path, stderr=slave)
     os.close(slave)
     shown = b""
@@ -438,13 +439,17 @@ def test_a_terminal_gets_progress_and_a_table(priors, tmp_path):
     text = shown.decode()
     for word in (
         "all tracks",
-        "1/2 one.wav",
-        "2/2 [bold]two.wav",
+        "1/3 one.wav",
+        "2/3 [bold]two.wav",
+        "3/3 ?]0;title??31m.wav",
+        "?]2;gone.wav",
         "result",
         "no such file",
-        "2 done, 1 failed",
+        "3 done, 1 failed",
     ):
         assert word in text, word
+    for sequence in ("\x1b]", "\x07", "\x9b"):
+        assert sequence not in text
 
 
 # --- what comes in the package

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ import typer
 
 from ..errors import DeepsepError
 from ..progress import printable
+from ..staging import Scratch
 from .common import INTERRUPTED, say
 
 if TYPE_CHECKING:
@@ -29,16 +32,29 @@ __all__ = ["Batch", "from_stdin"]
 EVERY = 30  # seconds between lines on a long track, where no person watches
 
 
-def from_stdin(folder: Path) -> Path:
-    """What comes on stdin as a file in `folder`, since a track is read twice."""
+@contextmanager
+def from_stdin(wanted: bool) -> Iterator[Path | None]:
+    """What comes on stdin as a temporary file, since a track is read twice; None unless it is `wanted`."""
+    if not wanted:
+        yield None
+        return
     if sys.stdin.isatty():
         raise DeepsepError("- reads a track from stdin, and nothing is piped into it")
-    path = folder / "stdin" / "stdin"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("wb") as file:
-        while block := sys.stdin.buffer.read(1 << 20):
-            file.write(block)
-    return path
+    scratch = None
+    try:
+        try:
+            scratch = Scratch(Path(tempfile.gettempdir()))
+            path = scratch.path / "stdin" / "stdin"
+            path.parent.mkdir()
+            with path.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+        except OSError as error:
+            why = error.strerror or error
+            raise DeepsepError(f"-: stdin cannot be kept in a temporary file ({why}); set TMPDIR") from None
+        yield path
+    finally:
+        if scratch:
+            scratch.remove()
 
 
 class Progress:

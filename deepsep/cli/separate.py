@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -244,8 +243,8 @@ def separate(
         check_pictures()
     set_threads(threads)
     batch = Batch(quiet, as_json)
-    with exit_on_signals(), silence_c_libraries(), tempfile.TemporaryDirectory(prefix="deepsep-") as spool:
-        found = gather(inputs, Path(spool), batch, recursive=recursive, out=out)
+    with exit_on_signals(), silence_c_libraries(), from_stdin("-" in inputs) as piped:
+        found = gather(inputs, piped, batch, recursive=recursive, out=out)
         if not found:
             batch.finish(None)
             return
@@ -279,17 +278,16 @@ def separate(
         batch.finish(model)
 
 
-def gather(inputs: list[str], spool: Path, batch: Batch, *, recursive: bool, out: Path) -> list[Input]:
-    """List the readable files among what was typed, each once; `batch` is told of the others."""
+def gather(inputs: list[str], piped: Path | None, batch: Batch, *, recursive: bool, out: Path) -> list[Input]:
+    """List the readable files among what was typed and piped, each once; `batch` is told of the others."""
     from ..output.inputs import expand_inputs
 
-    piped = [from_stdin(spool)] if "-" in inputs else []
     typed = [item for item in inputs if item != "-"]
     files, problems = expand_inputs(typed, recursive=recursive, avoid=out)
     for problem in problems:
         batch.fail(str(problem).partition(": ")[0], problem)
     return [
-        *batch.readable([(path, "stdin") for path in piped]),
+        *batch.readable([(piped, "stdin")] if piped else []),
         *batch.readable([(path, str(path)) for path in files]),
     ]
 

@@ -21,7 +21,7 @@ from ..audio.files import MAX_CHANNELS
 from ..audio.tags import Tags, write_what_fits
 from ..config import BIT_DEPTH, FORMAT, MP3_KBPS, BitDepth
 from ..errors import DeepsepError
-from ..staging import StagedFiles
+from ..staging import StagedFiles, place_of
 from .writer import StagedWriter, StemSpool, shared_gain
 
 __all__ = ["BIT_DEPTHS", "FORMATS", "LOSSY_PEAK", "Encoding", "StemWriter", "check_format"]
@@ -152,6 +152,10 @@ class StemWriter(StagedWriter):
                 with sf.SoundFile(source) as file:
                     for block in read_all(file):
                         final.write((block * np.float32(gain))[None])
+            except sf.LibsndfileError as error:
+                raise DeepsepError(
+                    f"{place_of(source)}: a temporary file cannot be read ({error.error_string})"
+                ) from None
             finally:
                 final.close()
             source.unlink()  # now, not at the end: less disk space is needed at once

@@ -1,0 +1,213 @@
+"""Faults at every moment: the n-th call of each kind fails, for every n of a small separation and of a training.
+
+Then there is one line and exit code 1, or success; no output is half there; what was there before is there still; and
+the next run succeeds.
+"""
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from cli_fixtures import FOUR, noise, program, record, tree
+from safetensors import SafetensorError
+from tiny import SPECTRUM, folder_of
+
+import deepsep as library
+from deepsep.training import checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+def full():
+    return OSError(28, "No space left on device")
+
+
+class Fault:
+    """Makes the n-th call of a function fail, counted from 0; `happened` says whether there were so many."""
+
+    def __init__(self, patch, owner, name, error, n, counts=lambda *args, **more: True):
+        self.left = n
+        real = getattr(owner, name)
+
+        def call(*args, **more):
+            if counts(*args, **more):
+                self.left -= 1
+                if self.left == -1:
+                    raise error()  # a new one: it keeps what its traceback holds alive
+            return real(*args, **more)
+
+        patch.setattr(owner, name, call)
+
+    @property
+    def happened(self):
+        return self.left < 0
+
+
+def writes(path, mode="r", *args, **more):
+    """Whether a file is opened to write."""
+    return set(mode) & set("wxa+") != set()
+
+
+KINDS = {
+    "mkdir": (os, "mkdir", full),
+    "rename": (os, "replace", full),
+    "link": (os, "link", lambda: OSError(1, "Operation not permitted")),
+    "fsync": (os, "fsync", full),
+    "open": (io, "open", full, writes),
+    "sound opened": (sf.SoundFile, "__init__", lambda: sf.LibsndfileError(2, "Error opening: ")),
+    "sound written": (sf.SoundFile, "write", lambda: sf.LibsndfileError(2)),
+    "sound read": (sf.SoundFile, "read", lambda: sf.LibsndfileError(2)),
+    "memory": (np, "concatenate", MemoryError),
+}
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(("format", "old"), [("wav", True), ("flac", False)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_separation(kind, format, old, deepsep, priors, monkeypatch):
+    record(Path("song.wav"))
+    owner, name, error, *counts = KINDS[kind]
+    words = [
+        "separate",
+        "--priors",
+        priors,
+        "song.wav",
+        "-o",
+        "out",
+        "-f",
+        format,
+        "--report",
+        "--uncertainty",
+        "-q",
+    ]
+    whole = sorted([*(f"{s}.{format}" for s in FOUR), "report.html", "uncertainty.npz", "uncertainty.png"])
+    if old:
+        words.append("--overwrite")
+        deepsep.good(*words)
+        for path in Path("out/song").iterdir():
+            path.write_text(f"old {path.name}")
+    before = contents(Path("out"))
+    failed = 0
+    for n in range(200):
+        with monkeypatch.context() as patch:
+            fault = Fault(patch, owner, name, error, n, *counts)
+            code, _, err = deepsep(*words)
+        if not fault.happened:
+            break
+        if code == 0:
+            assert tree(Path("out/song")) == whole and contents(Path("out")).items().isdisjoint(
+                before.items()
+            )
+            for path, text in before.items():
+                Path("out", path).write_bytes(text)
+            if not old:
+                shutil.rmtree("out")
+        else:
+            failed += 1
+            assert code == 1 and err.startswith("error: ") and err.count("\n") == 1, (n, err)
+            assert contents(Path("out")) == before, n
+            assert old or not Path("out").exists(), n
+    else:
+        pytest.fail("the fault happens without end")
+    assert code == 0 and tree(Path("out/song")) == whole
+    # without second names a commit goes on, and what is only looked at may be looked at otherwise
+    assert failed >= (0 if kind == "link" else 1), f"no {kind} failed"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Priors with an encoder, and what they are trained on."""
+    top = tmp_path_factory.mktemp("trained")
+    folder_of(top / "p", "hum", "hiss", encoder=True)
+    for i, name in enumerate(("hum", "hiss")):
+        record(top / "data" / name / "a.wav", noise(2, 1, SPECTRUM.rate, seed=i), SPECTRUM.rate)
+    return top
+
+
+TRAININGS = {
+    "prior": ("train-prior", "--source", "third", "data/hum", "-o", "new", "--frames", 16, "--flow-steps", 1),
+    "encoder": ("train-encoder", "--priors", "p", "data", "--widths", 4, "--bottleneck", 2, "--workers", 0,
+                "--deep", 0, "--frames", 16),
+}  # fmt: skip
+TRAINING_KINDS = {
+    **{
+        kind: KINDS[kind]
+        for kind in ("mkdir", "rename", "link", "fsync", "open", "sound opened", "sound read")
+    },
+    "checkpoint": (
+        checkpoint,
+        "save_file",
+        lambda: SafetensorError("I/O error: No space left on device (os error 28)"),
+    ),
+}
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize("kind", TRAINING_KINDS)
+def test_a_training_step_and_its_checkpoint(kind, training, deepsep, trained, monkeypatch, tmp_path):
+    owner, name, error, *counts = TRAINING_KINDS[kind]
+    words = [*TRAININGS[training], "--steps", 1, "--batch", 2, "-q", "--overwrite"]
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    target = tmp_path / ("new" if training == "prior" else "p")
+    if training == "encoder":
+        deepsep.good(*words)  # so that there is a checkpoint to lose
+    trees = tmp_path.parent / f"{tmp_path.name} before"
+    shutil.copytree(tmp_path, trees)
+    failed = 0
+    for n in range(100):
+        before = contents(target)
+        with monkeypatch.context() as patch:
+            fault = Fault(patch, owner, name, error, n, *counts)
+            code, _, err = deepsep(*words)
+        if not fault.happened:
+            break
+        now = contents(target)
+        assert not any(".part" in path for path in now), n
+        if code:
+            failed += 1
+            assert code == 1 and err.startswith("error: ") and err.count("\n") == 1, (n, err)
+            formers = target / "training" / "former-encoder"
+            kept = {**now, **contents(formers)}
+            assert {p: t for p, t in before.items() if "cache" not in p}.items() <= kept.items(), n
+        if (target / "config.json").exists():
+            library.load_priors(target)  # each file is one that config.json names
+        shutil.rmtree(target, ignore_errors=True)
+        if (trees / target.name).exists():
+            shutil.copytree(trees / target.name, target)
+    else:
+        pytest.fail("the fault happens without end")
+    assert code == 0
+    assert failed >= (0 if kind in ("link", "sound opened", "sound read") else 1), f"no {kind} failed"
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.95])
+def test_kill_9_leaves_nothing_under_a_final_name_and_the_next_run_cleans_up(
+    share, priors, tmp_path, deepsep
+):
+    record(tmp_path / "song.wav", noise(20, 2))
+    words = ("separate", "--priors", priors, "song.wav", "-o", "out", "--report", "-f", "flac", "-q")
+    run = program(*words, cwd=tmp_path)
+    scratch = tmp_path / "out" / "song"
+    try:
+        while not list(scratch.glob(".deepsep-*/*")) and run.poll() is None:
+            pass
+        size = 0.0
+        while size < share * 4 * 20 * 16000 * 8 and run.poll() is None:  # of the stems that wait as floats
+            size = sum(path.stat().st_size for path in scratch.glob(".deepsep-*/*") if path.exists())
+    finally:
+        run.kill()
+        run.wait()
+    left = tree(tmp_path / "out")
+    assert run.returncode == -9, "it was done too soon"
+    assert left and all("/.deepsep-" in path for path in left)
+    deepsep.good(*words)
+    assert tree(tmp_path / "out") == sorted(
+        f"song/{name}" for name in [*(f"{s}.flac" for s in FOUR), "report.html"]
+    )
