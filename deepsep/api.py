@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,9 +31,6 @@ from .config import (
     changed,
 )
 from .errors import DeepsepError
-from .evaluation import run as scoring
-from .evaluation.results import Results
-from .evaluation.songs import find_songs
 from .inference.domain import Separation
 from .inference.model import Model
 from .inference.settings import Settings, choose_method, pick_device
@@ -42,6 +39,10 @@ from .models import hub
 from .recordings.files import Place, paths_of
 from .separation import measure, separate_blocks
 from .spectral.uncertainty import SpreadMap, Uncertainty
+
+if TYPE_CHECKING:
+    from .evaluation.results import Results
+    from .evaluation.run import Evaluation, OnProgress
 
 __all__ = [
     "Draw",
@@ -75,7 +76,8 @@ def load_priors(
         on_progress: called with (file name, bytes so far, bytes in all) while files are downloaded.
 
     The model's `sources` are its instruments in order; `info` says where each came from (`info.origins`) and under
-    which licence (`info.licences`).
+    which licence (`info.licences`). Beside an encoder each prior is loaded when it is first asked for, since the
+    encoder separates without them.
     Raises DeepsepError for priors that are not there, do not fit together or are damaged.
 
     >>> import deepsep
@@ -124,6 +126,8 @@ def settings_for(
         config = changed(config, sgld)
     elif sgld is not None:
         config = sgld
+    if chosen == "sgld":
+        list(model.priors.values())  # damaged ones are found here, before a song is read
     if sgld and chosen == "encoder":
         raise DeepsepError('sgld does nothing for the encoder; add method="sgld", or leave it out')
     if (draws or uncertainty) and chosen == "sgld" and config.temperature == 0:
@@ -266,6 +270,7 @@ def sample_prior(
     sigma: float | None = None,
     iterations: int = SAMPLE_ITERATIONS,
     seed: int = SEED,
+    device: str = DEVICE,
     offline: bool = False,
 ) -> Draw:
     """Draw from a prior and make the draw audible.
@@ -278,6 +283,7 @@ def sample_prior(
         sigma: noise level of the prior, by default its lowest.
         iterations: Griffin-Lim steps for the phase that log band powers lack; 0 leaves it noise.
         seed: same seed, same machine, same sound.
+        device: "auto", "cpu", "cuda" or "mps".
         offline: use the local cache only.
 
     Raises DeepsepError for an unknown source, and where the draw overflows, as it does at temperatures far above 1.
@@ -287,30 +293,31 @@ def sample_prior(
     >>> draw.samples.shape, draw.rate
     ((1, 22050), 44100)
     """
+    device = pick_device(device)
     if isinstance(priors, Model):
-        model, origin = priors, priors.info.name
+        model, origin = priors.to(device), priors.info.name
     else:
         found = hub.resolve(str(priors), offline=offline, only=[source])
-        model, origin = folders.load(found.folder, sources=[source], encoder=False), found.name
+        model, origin = folders.load(found.folder, device=device, sources=[source], encoder=False), found.name
     if source not in model.priors:
         raise DeepsepError(f"unknown source {source!r}; these priors have {', '.join(model.sources)}")
     flow, domain = model.priors[source], model.domain
     sound = domain.sonify(
         flow, max(1, round(seconds * domain.rate)), sigma=flow.config.sigma_min if sigma is None else sigma,
-        temperature=temperature, iterations=iterations, rng=torch.Generator().manual_seed(seed),
+        temperature=temperature, iterations=iterations, rng=torch.Generator(device).manual_seed(seed),
     )  # fmt: skip
     if not sound.samples.isfinite().all():
         raise DeepsepError(f"the prior's draw overflows at temperature {temperature:g}; use one nearer to 1")
-    return Draw(to_listening_level(sound.samples[None].numpy()), sound.rate, origin)
+    return Draw(to_listening_level(sound.samples[None].cpu().numpy()), sound.rate, origin)
 
 
 def evaluate(
     songs: Place | Sequence[Place],
     *,
     priors: Place | Model = BUNDLED,
-    how: scoring.Evaluation | None = None,
+    how: Evaluation | None = None,
     offline: bool = False,
-    on_progress: scoring.OnProgress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Results:
     """Score separations of songs whose stems are known, beside baselines and the ceiling of any mask.
 
@@ -329,6 +336,9 @@ def evaluate(
     >>> results.mean("stationary") > results.mean("mixture")
     True
     """
+    from .evaluation import run as scoring  # scikit-learn and others, which nothing else here needs
+    from .evaluation.songs import find_songs
+
     how = how or scoring.Evaluation()
     if isinstance(priors, Model):
         model = priors.to(how.device)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-__all__ = ["Listener", "Status", "TrainResult"]
+__all__ = ["Listener", "Status", "TrainResult", "printable"]
+
+# controls, among them those that start escape sequences; what reverses text; ends of lines; halves of pairs
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Text such as a file's name, safe to show: what could steer a terminal, or be no text at all, becomes "?"."""
+    return UNPRINTABLE.sub("?", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +36,14 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a training run ended: its last status, and whether it came to its end (False after Ctrl-C)."""
+    """How a training run ended: its last status, and whether it came to its end (False after Ctrl-C).
+
+    `former` is the folder that keeps what the run replaced, where it did not come to its end.
+    """
 
     status: Status
     finished: bool
+    former: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -489,3 +489,18 @@ def test_the_program_reads_the_environment(server, tmp_path):
     asked(server)
     assert program("path", NAME, HF_HUB_OFFLINE="1").stdout == fetched.stdout
     assert asked(server) == []
+
+
+def test_a_licence_is_stated_without_touching_the_weights(tmp_path, deepsep):
+    folder = folder_of(tmp_path / "priors", "a", "b", licence="unspecified")
+    before = files_of(folder)
+    code, _, err = deepsep("priors", "licence", folder, "CC-BY-4.0", "--sources", "b")
+    assert code == 0 and "b under CC-BY-4.0" in err
+    after = files_of(folder)
+    assert {name for name in before if before[name] != after[name]} == {"config.json"}
+    assert model.load(folder).info.licences == {"a": "unspecified", "b": "CC-BY-4.0"}
+    assert deepsep("priors", "licence", folder, "MIT", "-q") == (0, "", "")
+    assert set(model.load(folder).info.licences.values()) == {"MIT"}
+    code, _, err = deepsep("priors", "licence", folder, "MIT", "--sources", "c")
+    assert code == 1 and "unknown source 'c'" in err
+    assert deepsep("priors", "licence", folder, " ")[0] == 2

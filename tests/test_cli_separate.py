@@ -456,3 +456,15 @@ def test_the_bundled_priors_separate(method, deepsep):
     deepsep.good("separate", "song.wav", "-o", "out", *(SHORT if method == "sgld" else ("--method", method)))
     sources = files.read_json(hub.resolve("bundled").folder)["sources"]
     np.testing.assert_allclose(sum(stems_of("out/song", sources)), read(song), atol=1e-5)
+
+
+def test_one_source_alone_says_that_it_is_the_whole_song(priors, tmp_path, deepsep):
+    song = record(tmp_path / "a.wav")
+    code, _, err = deepsep(
+        "separate", song, "--priors", priors, "--sources", "vocals", "-o", tmp_path / "out"
+    )
+    assert code == 0 and "vocals alone is inferred" in err and "--stems vocals" in err
+    code, _, err = deepsep(
+        "separate", song, "--priors", priors, "--stems", "vocals", "-o", tmp_path / "other"
+    )
+    assert code == 0 and "is inferred" not in err

@@ -279,7 +279,11 @@ def test_ctrl_c_with_worker_processes_alive_is_one_line(trained, data, tmp_path)
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.fullmatch(r"interrupted at step \d+; saved to \S+, go on with --resume\n", told)
+    line = r"interrupted at step \d+; saved to \S+, go on with --resume; what it replaced stays in \S+ until it is done"
+    assert re.fullmatch(line, told.rstrip("\n"))
+    assert {"encoder.safetensors", "training/encoder.safetensors"} < set(
+        tree(out / "training/former-encoder")
+    )
     with pytest.raises(ProcessLookupError):  # no worker is left
         for _ in range(100):
             os.killpg(process.pid, 0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from tiny import folder_of
 
 from deepsep.config import SpectralEncoderConfig, SpectralFlowConfig, SpectralSgldConfig, SpectrumConfig
 from deepsep.errors import DeepsepError
@@ -315,3 +316,78 @@ def test_table_json_and_plot_tell_the_same(tmp_path: Path, song: Path, model: Mo
         assert (tmp_path / f"scores.{suffix}").stat().st_size > 1000
     with pytest.raises(DeepsepError, match=r"scores\.nonsense"):
         results.plot(tmp_path / "scores.nonsense")
+
+
+# --- on the command line ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Priors and songs beside one another: good ones of awkward names, and two that cannot be read."""
+    folder_of(tmp_path / "priors", *SOURCES)
+    for name in ("a [/b]", "$\\frac{$", "\x1b[31mred", "whole"):
+        write_song(tmp_path / "songs" / name, sounds(0.5))
+    write_song(tmp_path / "songs" / "broken", sounds(0.5))
+    (tmp_path / "songs" / "broken" / "bass.wav").write_bytes(b"no audio at all")
+    write_song(tmp_path / "songs" / "empty", {"flute": sounds(0.5)["vocals"]})
+    return tmp_path
+
+
+def test_a_broken_song_costs_only_itself(album: Path, deepsep) -> None:
+    words = ("evaluate", album / "songs", "--priors", album / "priors", "--methods", "mixture,oracle")
+    code, out, err = deepsep(*words)
+    assert code == 1
+    for name in ("a [/b]", "$\\frac{$", "?[31mred", "whole", "mean of 4 songs"):
+        assert name in out, name
+    assert "\x1b" not in out + err
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2
+    assert "bass.wav: no audio found" in lines[0] and "empty: has a reference for none of" in lines[1]
+    code, out, err = deepsep(*words, "--json", "-q")
+    told = json.loads(out)
+    assert code == 1 and out.isascii()
+    assert set(told["failed"]) == {"broken", "empty"} and len(told["songs"]) == 4
+    assert told["mean"]["oracle"]["sdr"]["mean"] > told["mean"]["mixture"]["sdr"]["mean"]
+
+
+def test_songs_that_are_all_broken_leave_no_table(album: Path, deepsep) -> None:
+    code, out, err = deepsep(
+        "evaluate", album / "songs" / "broken", "--priors", album / "priors", "-q", "--methods", "mixture"
+    )
+    assert (code, out) == (1, "") and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["nowhere.nonsense", "file/below.png", "folder.png"])
+def test_a_plot_that_cannot_be_written_costs_only_the_plot(name: str, album: Path, deepsep) -> None:
+    pytest.importorskip("matplotlib")
+    (album / "file").write_text("mine")
+    (album / "folder.png").mkdir()
+    before = sorted(path.name for path in album.iterdir())
+    words = (
+        "evaluate",
+        album / "songs" / "whole",
+        "--priors",
+        album / "priors",
+        "-q",
+        "--methods",
+        "mixture",
+    )
+    code, out, err = deepsep(*words, "--plot", album / name)
+    assert code == 1 and "whole" in out
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert sorted(path.name for path in album.iterdir()) == before
+
+
+@pytest.mark.parametrize("song", ["a [/b]", "$\\frac{$", "\x1b[31mred"])
+def test_a_plot_of_a_song_of_any_name(song: str, album: Path, deepsep) -> None:
+    pytest.importorskip("matplotlib")
+    words = ("evaluate", album / "songs" / song, "--priors", album / "priors", "-q", "--methods", "mixture")
+    code, _, err = deepsep(*words, "--plot", album / "new" / "plot.png")
+    assert (code, err) == (0, "")
+    assert (album / "new" / "plot.png").stat().st_size > 1000
+
+
+def test_without_matplotlib_a_plot_is_refused_before_the_work(album: Path, deepsep, monkeypatch) -> None:
+    monkeypatch.setattr("deepsep.evaluation.results.find_spec", lambda name: None)
+    line = deepsep.bad("evaluate", album / "songs" / "whole", "--priors", album / "priors", "--plot", "a.png")
+    assert "a plot needs matplotlib" in line

@@ -13,6 +13,7 @@ PACKAGE = Path(deepsep.__file__).parent
 # Each line may import those before it, and its own members one another.
 ORDER = """
     errors
+    staging
     config
     progress
     audio

@@ -3,11 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from conftest import DOMAIN, SOURCES, small_prior
 from safetensors.torch import load_file, save_file
 
+import deepsep
 from deepsep.config import SpectralEncoderConfig, SpectrumConfig
 from deepsep.errors import DeepsepError
 from deepsep.models.folder import FORMAT, digest, load, load_model, save_encoder, save_prior
@@ -187,8 +189,23 @@ def test_files_that_are_missing_damaged_or_foreign_are_one_line(folder, tmp_path
         load(folder)
         spoil()
         with pytest.raises(DeepsepError) as caught:
-            load(folder)
+            list(load(folder).priors.values())
         assert "\n" not in str(caught.value) and str(folder) in str(caught.value), spoil.__name__
+
+
+def test_an_encoder_separates_without_its_priors_in_memory(folder):
+    loaded = load_model(str(folder))
+    deepsep.separate(np.ones(4000, np.float32), 16000, priors=loaded, method="encoder", device="cpu")
+    assert loaded.sources == SOURCES
+    assert loaded.priors.loaded == {}
+    assert loaded.priors["vocals"] is loaded.priors["vocals"]
+    assert list(loaded.priors.loaded) == ["vocals"]
+
+
+def test_loading_draws_no_weights(folder):
+    state = torch.get_rng_state()
+    assert len(list(load(folder).priors.values())) == 3
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_an_encoder_of_other_sources_is_left_out(folder, model):

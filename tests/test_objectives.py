@@ -8,6 +8,7 @@ import torch
 from conftest import shake
 
 from deepsep.config import SpectralEncoderConfig, SpectralFlowConfig, SpectrumConfig
+from deepsep.inference.draws import Draws
 from deepsep.inference.losses import bits_per_dim, gaussian_elbo, prior_loss, random_sigma
 from deepsep.spectral.encoder import BandPosterior, UNet
 from deepsep.spectral.flow import build_flow
@@ -48,7 +49,7 @@ def test_elbo_of_one_gaussian_source_is_its_closed_form():
     mu, v = noise(bands, seed=1), 0.3 + noise(bands, seed=2).square()
     planes = (0.05 + noise(1, 1, bands, frames, seed=3).square()).expand(400, 4, -1, -1)
     encoder = constant_encoder(bands, [0.0], [log_std])
-    value, parts = elbo(encoder, [gaussian(mu, v)], planes, SPECTRUM, torch.Generator().manual_seed(4))
+    value, parts = elbo(encoder, [gaussian(mu, v)], planes, SPECTRUM, Draws(torch.Generator().manual_seed(4)))
 
     power, s2 = planes[0, 0].double(), math.exp(2 * log_std)
     mean = SPECTRUM.to_x(power)
@@ -81,7 +82,7 @@ def test_elbo_without_likelihood_is_minus_the_divergence_from_the_priors():
     mean = noise(1, 3, bands, frames, seed=3)
     value, _ = gaussian_elbo(
         mean.expand(800, -1, -1, -1), log_std[:, None, None].expand(800, 3, bands, frames), priors, Uninformed(),
-        torch.Generator().manual_seed(5), 1e-3,
+        Draws(torch.Generator().manual_seed(5)), 1e-3,
     )  # fmt: skip
     divergence = []
     for k in range(3):
@@ -96,7 +97,7 @@ def test_elbo_reaches_the_encoder_and_not_the_priors():
     encoder = constant_encoder(bands, [0.1, 0.2], [-1.0, -1.0]).requires_grad_()
     prior = gaussian(torch.zeros(bands), torch.ones(bands))
     planes = torch.ones(2, 4, bands, 8)
-    value, _ = elbo(encoder, [prior, prior], planes, SPECTRUM, torch.Generator())
+    value, _ = elbo(encoder, [prior, prior], planes, SPECTRUM, Draws(torch.Generator()))
     value.backward()
     assert encoder.last.bias.grad.abs().min() > 0
     assert all(p.grad is None for p in prior.parameters())
@@ -200,14 +201,16 @@ def test_the_losses_of_the_exact_gaussian(sigma):
     mean, v = torch.tensor([1.0, -2.0, 0.3, 0.0]), torch.tensor([0.3, 1.0, 2.0, 0.6])
     prior = gaussian(mean, v, sigma_min=sigma, sigma_max=sigma * 1.0001)
     x = mean[:, None] + v.sqrt()[:, None] * noise(3000, 4, 6, seed=1)
-    loss, figures = prior_loss(prior, x, torch.Generator().manual_seed(2), score_weight=0.5)
+    loss, figures = prior_loss(prior, x, Draws(torch.Generator().manual_seed(2)), score_weight=0.5)
     entropy = 0.5 * (1 + LOG_2PI + (v + sigma**2).log()).mean() / math.log(2)
     assert figures["bits/dim"] == pytest.approx(float(entropy), abs=0.01)
     assert figures["score error"] == pytest.approx(float((v / (v + sigma**2)).mean()), abs=0.01)
-    assert float(loss.detach()) == pytest.approx(figures["bits/dim"] + 0.5 * figures["score error"], rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(
+        float(figures["bits/dim"] + 0.5 * figures["score error"]), rel=1e-5
+    )
 
     wrong = gaussian(mean + 0.5, v, sigma_min=sigma, sigma_max=sigma * 1.0001)
-    _, worse = prior_loss(wrong, x, torch.Generator().manual_seed(2), score_weight=0.5)
+    _, worse = prior_loss(wrong, x, Draws(torch.Generator().manual_seed(2)), score_weight=0.5)
     assert worse["score error"] > figures["score error"] and worse["bits/dim"] > figures["bits/dim"]
 
 
@@ -218,7 +221,7 @@ def test_score_matching_has_no_pull_on_the_exact_score():
 
     def pull(shift):
         prior = gaussian(torch.full((2,), shift), v, True, sigma_min=0.5, sigma_max=0.5001)
-        loss, _ = prior_loss(prior, x, torch.Generator().manual_seed(4), score_weight=1e4)
+        loss, _ = prior_loss(prior, x, Draws(torch.Generator().manual_seed(4)), score_weight=1e4)
         prior.zero_grad()
         loss.backward()
         return torch.cat([p.grad.flatten() for n, p in prior.named_parameters() if n.endswith(".loc")]) / 1e4
@@ -229,7 +232,7 @@ def test_score_matching_has_no_pull_on_the_exact_score():
 
 def test_noise_levels_are_log_uniform_over_the_priors_range():
     prior = gaussian(torch.zeros(2), torch.ones(2), sigma_min=0.1, sigma_max=2.0)
-    sigma = random_sigma(prior, 20000, torch.Generator().manual_seed(0))
+    sigma = random_sigma(prior, 20000, Draws(torch.Generator().manual_seed(0)), torch.device("cpu"))
     assert sigma.min() >= 0.1 and sigma.max() <= 2.0
     place = (sigma.log() - math.log(0.1)) / math.log(20)
     assert float(place.mean()) == pytest.approx(0.5, abs=0.01)
@@ -262,7 +265,7 @@ def test_contrast_teaches_priors_to_share_out_a_mixture():
 
     def loss_at(seed, weight=0.5):
         rng = torch.Generator().manual_seed(seed)
-        return contrast_loss(list(priors), m, start[..., 0], SPECTRUM, rng, weight)
+        return contrast_loss(list(priors), m, start[..., 0], SPECTRUM, Draws(rng), weight)
 
     def sdr():
         return sum(loss_at(seed)[1]["SDR"] for seed in range(100, 108)) / 8
@@ -280,4 +283,4 @@ def test_contrast_teaches_priors_to_share_out_a_mixture():
     assert 1 < sum(told) < 14  # likelihood at some steps, a quarter on average
     _, figures = loss_at(told.index(True), weight=0)
     assert "bits/dim" not in figures
-    assert figures["SDR"] == pytest.approx(sum(figures[f"SDR {k}"] for k in range(3)) / 3, abs=1e-4)
+    assert figures["SDR"] == pytest.approx(float(sum(figures[f"SDR {k}"] for k in range(3))) / 3, abs=1e-4)

@@ -1,6 +1,7 @@
 """Training from Python: what is checked before hours are spent, and that a run depends on its seed alone."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from tiny import DOMAIN, SPECTRUM
 
 import deepsep
+from deepsep.training import loop
 
 SMALL = deepsep.SpectralFlowConfig(channels=SPECTRUM.bands, steps=1, hidden=4, layers=1)
 NET = deepsep.SpectralEncoderConfig(bands=SPECTRUM.bands, widths=(4,), bottleneck=2, deep=0)
@@ -130,3 +132,83 @@ def test_what_is_trained_is_replaced_only_where_that_is_said(data, priors):
         prior("hum", data["hum"], priors)
     assert prior("hum", data["hum"], priors, steps=3, start="resume").status.step == 3
     assert prior("hum", data["hum"], priors, steps=1, start="overwrite").status.step == 1
+
+
+# --- nothing trained is lost -----------------------------------------------------------------------------
+
+
+def snapshot(folder):
+    """Every file of a priors folder but the recordings' caches."""
+    files = {
+        str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file() and "cache" not in p.parts
+    }
+    return {name: path.read_bytes() for name, path in files.items()}
+
+
+def stop_at(monkeypatch, step):
+    """Ctrl-C comes as this step begins, counted from 0."""
+    real = loop.learning_rate
+
+    def rate(now, *args):
+        if now == step:
+            raise KeyboardInterrupt
+        return real(now, *args)
+
+    monkeypatch.setattr(loop, "learning_rate", rate)
+
+
+RUNS = {
+    "prior": lambda priors, data, **more: prior("hum", data["hum"], priors, steps=4, **more),
+    "encoder": lambda priors, data, **more: encoder(priors, data, 4, **more),
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_ctrl_c_before_the_first_step_leaves_what_was_trained(kind, data, priors, monkeypatch):
+    RUNS["encoder"](priors, data)
+    before = snapshot(priors)
+    stop_at(monkeypatch, 0)
+    with pytest.raises(KeyboardInterrupt):
+        RUNS[kind](priors, data, start="overwrite")
+    assert snapshot(priors) == before
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_what_an_unfinished_run_replaced_stays_beside_it_until_one_has_finished(
+    kind, data, priors, monkeypatch
+):
+    RUNS["encoder"](priors, data)
+    before = snapshot(priors)
+    for stop in (1, 2):
+        with monkeypatch.context() as patch:
+            stop_at(patch, stop)
+            result = RUNS[kind](priors, data, start="overwrite")
+        assert not result.finished and result.status.step == stop
+        kept = snapshot(result.former)  # after two interrupted runs still that of the finished one
+        assert len(kept) == 3 and kept.items() <= before.items()
+        deepsep.load_priors(priors)
+    again = priors.parent / "again"
+    shutil.copytree(priors, again)
+    shutil.copytree(again / result.former.relative_to(priors), again, dirs_exist_ok=True)
+    assert snapshot(again).items() >= before.items()
+    deepsep.load_priors(again)
+    result = RUNS[kind](priors, data, start="resume")
+    assert result.finished and result.status.step == 4 and result.former is None
+    assert snapshot(priors).keys() == before.keys()
+
+
+def test_a_run_that_learns_nothing_replaces_nothing(data, priors, monkeypatch):
+    before = snapshot(priors)
+    norm = torch.tensor(float("nan"))
+    monkeypatch.setattr(loop.nn.utils, "clip_grad_norm_", lambda *args: norm)
+    with pytest.raises(deepsep.DeepsepError, match="nothing is saved; try a lower learning rate"):
+        prior("hum", data["hum"], priors, start="overwrite")
+    assert snapshot(priors) == before
+
+
+def test_a_time_limit_ends_no_run_before_its_first_step(data, tmp_path):
+    training = deepsep.PriorTraining(steps=9, batch=2, frames=16, minutes=1e-9)
+    result = deepsep.train_prior(
+        "hum", data["hum"], tmp_path / "p", domain=DOMAIN, flow=SMALL, training=training
+    )
+    assert result.finished and result.status.step == 1

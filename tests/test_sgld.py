@@ -13,6 +13,8 @@ from deepsep.inference.mixture import mix
 from deepsep.inference.posterior import Posterior
 from deepsep.waveform.likelihood import SumLikelihood
 
+CPU = torch.device("cpu")
+
 
 @dataclass
 class GaussianPrior:
@@ -186,9 +188,9 @@ def test_a_chain_visits_every_level_in_order():
 
 
 def test_windows_that_share_frames_share_their_noise():
-    whole = sgld.frame_noise(7, 0, -40, (2, 3, 200))
+    whole = sgld.frame_noise(7, 0, -40, (2, 3, 200), CPU)
     for first, n in [(-40, 64), (-8, 41), (0, 1), (31, 2), (32, 32), (95, 65)]:
-        part = sgld.frame_noise(7, 0, first, (2, 3, n))
+        part = sgld.frame_noise(7, 0, first, (2, 3, n), CPU)
         for number in (0, 5):
             assert torch.equal(part(number), whole(number)[..., first + 40 : first + 40 + n])
 
@@ -196,7 +198,7 @@ def test_windows_that_share_frames_share_their_noise():
 def test_noise_is_standard_and_differs_by_seed_chain_and_step():
     shape = (2, 20, 320)
     draws = [
-        sgld.frame_noise(seed, chain, 0, shape)(number)
+        sgld.frame_noise(seed, chain, 0, shape, CPU)(number)
         for seed in (0, 1) for chain in (0, 1) for number in (0, 1)
     ]  # fmt: skip
     each = torch.stack(draws).flatten(1)

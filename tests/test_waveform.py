@@ -23,6 +23,7 @@ from deepsep.config import (
 from deepsep.errors import DeepsepError
 from deepsep.flows.networks import WaveNet
 from deepsep.inference.domain import Separation, Track
+from deepsep.inference.draws import Draws
 from deepsep.inference.losses import bits_per_dim, gaussian_elbo, prior_loss
 from deepsep.inference.mixture import mix
 from deepsep.inference.model import Model
@@ -102,7 +103,7 @@ def learn(prior, samples, steps):
     optimizer = torch.optim.Adam(prior.parameters(), 0.01)
     for _ in range(steps):
         tone = torch.sin(torch.arange(samples) / 3 + 6 * torch.rand(8, 1, 1, generator=rng))
-        loss, _ = prior_loss(prior, tone.to(next(prior.parameters()).dtype), rng, score_weight=1.0)
+        loss, _ = prior_loss(prior, tone.to(next(prior.parameters()).dtype), Draws(rng), score_weight=1.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -254,7 +255,7 @@ def test_the_elbo_of_gaussians_is_its_closed_form():
     m = torch.randn(1, 1, 100000, generator=rng)
     mean = torch.stack([share * m, 0.9 * (1 - share) * m], 1)
     q = WaveformPosterior(mean, torch.full_like(mean, math.log(std)))
-    value, figures = gaussian_elbo(q.mean, q.log_std, priors, SumLikelihood(m), rng, sigma)
+    value, figures = gaussian_elbo(q.mean, q.log_std, priors, SumLikelihood(m), Draws(rng), sigma)
     total = variances + sigma**2
     spread = mean.square().mean((0, 2, 3)) + std**2 + sigma**2
     log_p = -0.5 * ((2 * math.pi * total).log() + spread / total).mean()

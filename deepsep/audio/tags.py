@@ -6,18 +6,25 @@ Three families of tags: ID3 (mp3, wav, aiff), MP4 atoms, Vorbis comments (flac, 
 from __future__ import annotations
 
 import base64
+import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import DeepsepError
 
-__all__ = ["MAX_INFLATED", "Tags", "read_tags", "write_tags"]
+__all__ = ["MAX_INFLATED", "Tags", "read_tags", "write_tags", "write_what_fits"]
 
 T = TypeVar("T")
+
+OGG_COVER = 1 << 22  # bytes; writing one takes time by the square of its size, 0.4 s for this
+
+
+class TagsDoNotFit(DeepsepError):
+    """A format cannot hold these tags or this cover."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +72,8 @@ def write_tags(path: Path | str, tags: Tags) -> bool:
     """Set these tags in a flac, mp3, ogg, opus, m4a/mp4 or wav file, keeping its other fields.
 
     Returns whether they were written: False without mutagen and for other formats (RF64 among them).
-    Raises DeepsepError when the file cannot be changed.
+    Raises TagsDoNotFit for what the format cannot hold; then the file is as it was. Raises DeepsepError when the
+    file cannot be changed.
     """
     file = open_file(path)
     family = None if file is None else family_of(file)
@@ -82,11 +90,32 @@ def write_tags(path: Path | str, tags: Tags) -> bool:
         if tags.cover is not None:
             family.write_cover(file, tags.cover, tags.cover_mime or picture_mime(tags.cover))
         file.save()
-    except mutagen.MutagenError as error:
-        raise DeepsepError(
-            f"{path}: its tags could not be written ({error}); the audio itself is complete"
-        ) from None
+    except (mutagen.MutagenError, OSError) as error:
+        if isinstance(error, OSError) or any(isinstance(part, OSError) for part in error.args):
+            raise DeepsepError(
+                f"{path}: its tags could not be written ({error}); is the disk full?"
+            ) from None
+        raise TagsDoNotFit(f"{path}: its tags do not fit ({error})") from None
+    except (ValueError, TypeError, KeyError, OverflowError, struct.error) as error:
+        raise TagsDoNotFit(f"{path}: its tags do not fit ({error})") from None
     return True
+
+
+def write_what_fits(path: Path | str, tags: Tags, format: str) -> str:
+    """Set those of the tags that a file of this format can hold; return what is left out, "" for nothing.
+
+    Raises DeepsepError when the file cannot be changed.
+    """
+    try:
+        write_tags(path, tags)
+        return ""
+    except TagsDoNotFit:
+        if tags.cover is None:
+            return f"the tags do not fit into {format} and are left out"
+    left_out = write_what_fits(path, replace(tags, cover=None), format)
+    return (
+        left_out or f"the cover ({len(tags.cover) / 1e6:.1f} MB) does not fit into {format} and is left out"
+    )
 
 
 def open_file(path: Path | str) -> Any:
@@ -253,6 +282,8 @@ def write_vorbis_cover(file: Any, cover: bytes, mime: str) -> None:
     if isinstance(file, flac.FLAC):
         file.clear_pictures()
         file.add_picture(picture)
+    elif len(cover) > OGG_COVER:
+        raise ValueError(f"a picture of {len(cover)} bytes")
     else:
         file["metadata_block_picture"] = [base64.b64encode(picture.write()).decode("ascii")]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..errors import DeepsepError
+from ..progress import printable
 from .common import INTERRUPTED, say
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Progress:
     def track(self, name: str) -> Iterator[Any]:
         """Within, the result hears how many seconds of this track are done."""
         length = self.seconds[self.number]
-        task = self.bars.add_task(name, total=length)
+        task = self.bars.add_task(printable(name), total=length)
         began = told = time.monotonic()
 
         def tell(seconds: float) -> None:
@@ -132,13 +133,14 @@ class Batch:
                     name = Path(job.label).name
                     with progress.track(f"{number}/{len(jobs)} {name}" if len(jobs) > 1 else name) as tell:
                         try:
-                            result = tracks.run(job, model, settings, out, on_progress=tell)
+                            result = tracks.run(
+                                job, model, settings, out, on_progress=tell, on_done=self.done.append
+                            )
                         except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
                             self.fail(
                                 job.label, reason(error, job.source).replace(str(job.source), job.label)
                             )
                             continue
-                    self.done.append(result)
                     if not self.quiet and not table:
                         say(summary(result))
         except KeyboardInterrupt:
@@ -165,6 +167,7 @@ class Batch:
                 "took": round(r.took, 3),
                 "gain_db": r.gain_db,
                 "silent": r.silent,
+                "notes": r.notes,
                 "settings": r.settings,
             }
             for r in self.done
@@ -192,10 +195,12 @@ class Batch:
         table = Table("track", "length", "took", "result", box=None, pad_edge=False)
         for r in self.done:
             result = "; ".join([target_of(r), *notes_of(r)])
-            table.add_row(Text(Path(r.source).name), f"{r.seconds:.1f} s", f"{r.took:.1f} s", Text(result))
+            name = Text(printable(Path(r.source).name))
+            table.add_row(name, f"{r.seconds:.1f} s", f"{r.took:.1f} s", Text(printable(result)))
         for row in self.failed:
             why = row["error"].removeprefix(f"{row['source']}: ")
-            table.add_row(Text(Path(row["source"]).name), "", "", Text(f"failed: {why}", "red"))
+            name = Text(printable(Path(row["source"]).name))
+            table.add_row(name, "", "", Text(printable(f"failed: {why}"), "red"))
         Console(stderr=True).print(table)
 
 
@@ -225,7 +230,7 @@ def notes_of(result: TrackResult) -> list[str]:
     notes = ["silent throughout"] if result.silent else []
     if result.gain_db:
         notes.append(f"all stems turned down by {-result.gain_db:.2f} dB so that none clips")
-    return notes
+    return notes + result.notes
 
 
 def target_of(result: TrackResult) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from types import FrameType
 import typer
 
 from ..errors import DeepsepError
+from ..progress import printable
 
 __all__ = [
     "INTERRUPTED",
@@ -47,8 +47,8 @@ def as_usage(prefix: str = "") -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Write a line for people on stderr, control characters replaced; stdout is for machines."""
-    typer.echo(re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", line), err=True)
+    """Write a line for people on stderr, made safe for a terminal; stdout is for machines."""
+    typer.echo(printable(line), err=True)
 
 
 def pairs(items: list[str], option: str) -> dict[str, str]:

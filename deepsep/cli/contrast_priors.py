@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ..config import CONTRAST_FRAMES, ContrastTraining, bounds, ranges
+from ..config import CONTRAST_FRAMES, DEVICE, ContrastTraining, bounds, ranges
 from .common import set_threads
 from .options import (
     TRAINING,
     Bf16Option,
+    DeviceOption,
     LrOption,
     MinutesOption,
     MixturesOption,
@@ -59,6 +60,7 @@ def contrast_priors(
     resume: ResumeOption = False,
     overwrite: OverwriteTrainingOption = False,
     workers: WorkersOption = CONTRAST.workers,
+    device: DeviceOption = DEVICE,
     bf16: Bf16Option = False,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
@@ -69,7 +71,7 @@ def contrast_priors(
     """
     training = training_of(
         ContrastTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
-        likelihood_weight=likelihood_weight, workers=workers,
+        device=device, likelihood_weight=likelihood_weight, workers=workers,
     )  # fmt: skip
     with training_display("contrast", quiet) as display:
         from ..models import folder

@@ -8,13 +8,13 @@ import platform
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from .. import __version__
+from ..progress import printable
 from .fetch import size_of
 from .options import JsonOption
 
@@ -44,15 +44,17 @@ def doctor(
         typer.echo(json.dumps({**findings, "advice": advice}, indent=2))
         return
     for line in report(findings):
-        typer.echo(line)
+        typer.echo(printable(line))
     typer.echo("")
     typer.echo("To do:" if advice else "Nothing is missing.")
     for line in advice:
-        typer.echo(f"- {line}")
+        typer.echo(printable(f"- {line}"))
 
 
 def version_of(package: str) -> str | None:
     """The version of an installed package."""
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..config import BUNDLED, DEVICE, SEED, Metric, fits_some_domain
+from ..errors import DeepsepError
+from ..progress import printable
 from .common import as_usage, listed, pairs, say, set_threads
 from .fetch import pin
 from .options import (
@@ -84,9 +86,11 @@ def evaluate(
     with as_usage():
         fits_some_domain(options)
     from .. import api
-    from ..evaluation.results import METRICS
+    from ..evaluation.results import METRICS, check_plots
     from ..evaluation.run import Evaluation
 
+    if plot:
+        check_plots()
     set_threads(threads)
     base, others = pin(priors, pairs(prior, "--prior"), offline=offline, quiet=quiet)
     model = api.load_priors(base, others, device=device, offline=offline)
@@ -105,24 +109,34 @@ def evaluate(
             say(f"[{done + 1}/{total}] {what}")
 
     results = api.evaluate(songs, priors=model, how=how, on_progress=tell)
-    if plot:
-        results.plot(plot)
     for note in results.notes:
         say(f"note: {note}")
     if as_json:
         typer.echo(results.to_json())
-    else:
+    elif results.scores or not results.failed:
         show(results.table(metric), METRICS[metric])
+    for song, why in results.failed.items():
+        say(f"error: {why if song in why else f'{song}: {why}'}")
+    complete = not results.failed
+    if plot and results.scores:
+        try:
+            results.plot(plot)
+        except DeepsepError as error:
+            say(f"error: {error}")
+            complete = False
+    if not complete:
+        raise typer.Exit(1)
 
 
 def show(rows: list[list[str]], title: str) -> None:
     """Print the figures as a table on stdout."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title)
     for i, heading in enumerate(rows[0]):
-        table.add_column(heading, justify="left" if i < 2 else "right")
+        table.add_column(Text(printable(heading)), justify="left" if i < 2 else "right")
     for row in rows[1:]:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=max(100, Console().width)).print(table)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepsepError
 from ..models import card, files, hub
+from ..progress import printable
 from .common import say
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Downloads:
         known = name in self.tasks
         if self.bar is not None:
             if not known:
-                self.tasks[name] = self.bar.add_task(name, total=total)
+                self.tasks[name] = self.bar.add_task(printable(name), total=total)
             self.bar.update(self.tasks[name], completed=done, total=total)
         elif not known and not self.quiet:
             self.tasks[name] = len(self.tasks)  # type: ignore[assignment]

@@ -214,5 +214,10 @@ WorkersOption = Annotated[
     typer.Option(**bounds(ranges.Workers), help="Processes that simulate mixtures.", rich_help_panel=RUNNING),
 ]
 Bf16Option = Annotated[
-    bool, typer.Option("--bf16", help="Faster networks on CPUs with bfloat16.", rich_help_panel=RUNNING)
+    bool,
+    typer.Option(
+        "--bf16",
+        help="Train in a lower precision where that is faster.",
+        rich_help_panel=RUNNING,
+    ),
 ]

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import DeepsepError
 from ..models import card, files, hub
+from ..progress import printable
 from .command import Command, Group
 from .common import listed, say, usage
 from .fetch import fetch, pinned_name, size_of
@@ -54,7 +55,7 @@ def list_priors(as_json: JsonOption = False) -> None:
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line[:4], widths, strict=True)]
-        typer.echo("  ".join([*cells, line[4]]).rstrip())
+        typer.echo(printable("  ".join([*cells, line[4]]).rstrip()))
 
 
 @app.command("info", cls=Command)
@@ -80,12 +81,12 @@ def info(spec: SpecArgument, as_json: JsonOption = False, offline: OfflineOption
         "licence": card.licence_line(facts),
     }
     for name, value in head.items():
-        typer.echo(f"{name + ':':9} {value}")
+        typer.echo(printable(f"{name + ':':9} {value}"))
     for source, statement in facts["data"].items():
-        typer.echo(f"data:     {source}: {statement}")
+        typer.echo(printable(f"data:     {source}: {statement}"))
     for name, table in facts["figures"].items():
         for figure, value in table.items():
-            typer.echo(f"figure:   {name}: {figure} {value}")
+            typer.echo(printable(f"figure:   {name}: {figure} {value}"))
 
 
 @app.command("download", cls=Command)
@@ -139,6 +140,26 @@ def remove(
     freed = hub.remove(f"{repo}@{revision}" if at else repo)
     if not quiet:
         say(f"removed {spec.strip()}: {size_of(freed)} freed")
+
+
+@app.command("licence", cls=Command)
+def licence(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A priors folder, as training writes it.")],
+    licence: Annotated[str, typer.Argument(metavar="LICENCE", help="Such as CC-BY-4.0.")],
+    sources: Annotated[str | None, typer.Option(help="Only of these instruments; by default all.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """State the licence of trained weights, in config.json. The weights stay as they are.
+
+    Example: deepsep priors licence mypriors/ CC-BY-4.0
+    """
+    from ..models import folder as model
+
+    if not licence.strip():
+        raise usage("LICENCE is empty; give its name, such as CC-BY-4.0")
+    of = model.set_licence(folder, licence.strip(), listed(sources) or ())
+    if not quiet:
+        say(f"{folder}: {', '.join(of)} under {licence.strip()}")
 
 
 @app.command("push", cls=Command)

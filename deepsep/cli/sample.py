@@ -8,12 +8,22 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..config import BUNDLED, SAMPLE_ITERATIONS, SAMPLE_SECONDS, SAMPLE_TEMPERATURE, SEED, bounds, ranges
+from ..config import (
+    BUNDLED,
+    DEVICE,
+    SAMPLE_ITERATIONS,
+    SAMPLE_SECONDS,
+    SAMPLE_TEMPERATURE,
+    SEED,
+    bounds,
+    ranges,
+)
 from ..errors import DeepsepError
 from .common import say, set_threads, usage
 from .fetch import fetch, pinned_name
 from .options import (
     OUTPUT,
+    DeviceOption,
     OfflineOption,
     OverwriteOption,
     PriorsOption,
@@ -55,6 +65,7 @@ def sample(
     priors: PriorsOption = BUNDLED,
     offline: OfflineOption = False,
     seed: SeedOption = SEED,
+    device: DeviceOption = DEVICE,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -80,7 +91,7 @@ def sample(
     set_threads(threads)
     draw = api.sample_prior(
         source, priors=found.folder, seconds=seconds, temperature=temperature, sigma=sigma, iterations=iterations,
-        seed=seed,
+        seed=seed, device=device,
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     made = f"deepsep {__version__}, a draw from the prior of {source}, seed {seed}; priors {place}"

@@ -251,6 +251,11 @@ def separate(
             return
         base, others = pin(priors, replaced, offline=offline, quiet=quiet)
         model = api.load_priors(base, others, sources=listed(sources), device=device, offline=offline)
+        if len(model.sources) == 1 and not quiet:
+            (only,) = model.sources
+            say(
+                f"note: {only} alone is inferred, so all of the song is {only}; to write {only} only: --stems {only}"
+            )
         if choose_method(method, init, has_encoder=model.encoder is not None)[0] == "encoder":
             check_method(typed, method)
         with as_usage():

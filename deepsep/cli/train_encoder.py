@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..config import (
+    DEVICE,
     ENCODER_FRAMES,
     DomainName,
     EncoderTraining,
@@ -27,6 +28,7 @@ from .options import (
     NETWORK,
     TRAINING,
     Bf16Option,
+    DeviceOption,
     LrOption,
     MinutesOption,
     MixturesOption,
@@ -149,6 +151,7 @@ def train_encoder(
         ),
     ] = WAVE_NET.layers,
     workers: WorkersOption = ENCODER.workers,
+    device: DeviceOption = DEVICE,
     bf16: Bf16Option = False,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
@@ -169,7 +172,7 @@ def train_encoder(
         raise usage(f"--frames must be a multiple of {unet.multiple}")
     training = training_of(
         EncoderTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
-        objective=objective, elbo_weight=elbo_weight, mixtures=mixtures, workers=workers,
+        device=device, objective=objective, elbo_weight=elbo_weight, mixtures=mixtures, workers=workers,
         set_share=set_share,
     )  # fmt: skip
     with training_display("encoder", quiet) as display:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..config import (
+    DEVICE,
     PRIOR_FRAMES,
     DomainName,
     Level,
@@ -27,6 +28,7 @@ from .options import (
     NETWORK,
     TRAINING,
     Bf16Option,
+    DeviceOption,
     LrOption,
     MinutesOption,
     OverwriteTrainingOption,
@@ -175,6 +177,7 @@ def train_prior(
         float,
         typer.Option(**bounds(ranges.NoiseLevel), help="Highest noise level.", rich_help_panel=WAVEFORM),
     ] = WAVE_FLOW.sigma_max,
+    device: DeviceOption = DEVICE,
     bf16: Bf16Option = False,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
@@ -188,7 +191,7 @@ def train_prior(
         flow = FLOWS[domain](context.params)
     training = training_of(
         PriorTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
-        score_weight=score_weight,
+        device=device, score_weight=score_weight,
     )  # fmt: skip
     with training_display(f"prior of {source}", quiet) as display:
         from ..training.prior import train_prior as run

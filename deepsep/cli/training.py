@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import typer
 
 from ..config import DomainName, Start, TrainConfig
 from ..errors import DeepsepError
-from ..progress import Listener, Status, TrainResult
+from ..progress import Listener, Status, TrainResult, printable
 from .common import (
     INTERRUPTED,
     as_usage,
@@ -38,6 +39,11 @@ __all__ = [
 ]
 
 T = TypeVar("T", bound=TrainConfig)
+
+
+def leads() -> bool:
+    """Whether this process talks: of several that torchrun started, the first."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def refuse_other_domains(
@@ -112,15 +118,16 @@ def source_folders(items: list[str], sources: list[str], *, sets: bool = False) 
 def training_display(title: str, quiet: bool) -> Iterator[TrainingDisplay]:
     """Show a run. Being stopped or a failing disk ends it with one line, and nothing half-written stays."""
     display = None
+    tell = say if leads() else (lambda line: None)
     try:
         with exit_on_signals(), silence_c_libraries(), TrainingDisplay(title, quiet) as display:
             yield display
     except KeyboardInterrupt:
         step = display.last_step if display else 0
-        say(
+        tell(
             f"interrupted at step {step}; the last checkpoint stays, go on with --resume"
             if step
-            else "interrupted before the first step; recordings are read again next time"
+            else "interrupted before the first step; what was there is as it was"
         )
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
@@ -134,13 +141,14 @@ class TrainingDisplay:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self.title, self.quiet = title, quiet
+        self.title, self.quiet = title, quiet or not leads()
         self.live = sys.stderr.isatty() and not quiet
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=8), TextColumn("{task.fields[line]}"),
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=8),
+            TextColumn("{task.fields[line]}", markup=False),
             console=Console(stderr=True), disable=not self.live,
         )  # fmt: skip
-        self.task = self.bar.add_task(title, total=1.0, line="")
+        self.task = self.bar.add_task(printable(title), total=1.0, line="")
         self.told = float("-inf")
         self.last_step = 0
 
@@ -158,7 +166,7 @@ class TrainingDisplay:
 
     def show(self, fraction: float, line: str) -> None:
         """Update the display."""
-        self.bar.update(self.task, completed=fraction, line=line)
+        self.bar.update(self.task, completed=fraction, line=printable(line))
         if not self.live and not self.quiet and time.monotonic() - self.told > 30:
             self.told = time.monotonic()
             say(f"{self.title}: {line}")
@@ -192,8 +200,10 @@ def finish(result: TrainResult, target: str, quiet: bool) -> None:
     """Say how a training run ended. Raises typer.Exit after Ctrl-C."""
     status = result.status
     if not result.finished:
-        say(f"interrupted at step {status.step}; saved to {target}, go on with --resume")
+        if leads():
+            kept = f"; what it replaced stays in {result.former} until it is done" if result.former else ""
+            say(f"interrupted at step {status.step}; saved to {target}, go on with --resume{kept}")
         raise typer.Exit(INTERRUPTED)
-    if not quiet:
+    if not quiet and leads():
         held_out = ", ".join(f"{k} {v:.3f}" for k, v in status.held_out.items())
         say(f"{target}: {status.step} steps; held out: {held_out}")

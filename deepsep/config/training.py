@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import DeepsepError
 from .choices import Objective, check_choice
+from .defaults import DEVICE
 from .ranges import BatchSize, Frames, LearningRate, Seed, Share, Steps, Weight, Workers, check_bounds
 
 __all__ = [
@@ -37,7 +38,8 @@ class TrainConfig:
     clip_norm: float = 5.0
     save_minutes: float = 5.0
     seed: Seed = 0
-    bf16: bool = False
+    bf16: bool = False  # a reduced precision, where the device is faster in it
+    device: str = DEVICE
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.frames or 1) < 1 or self.minutes <= 0 or self.lr <= 0:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import numpy as np
 
 from ..config import Metric
 from ..errors import DeepsepError, MissingExtra
+from ..progress import printable
+from ..staging import StagedFiles
 
-__all__ = ["METRICS", "Results", "Score"]
+__all__ = ["METRICS", "Results", "Score", "check_plots"]
 
 METRICS: dict[Metric, str] = {
     "sdr": "SDR",
@@ -38,7 +41,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All scores, what they cost, and what a reader should know about each song."""
+    """All scores, what they cost, what a reader should know about each song, and which songs failed."""
 
     sources: list[str]
     methods: list[str]
@@ -46,6 +49,7 @@ class Results:
     lengths: dict[str, float] = field(default_factory=dict)  # song -> seconds of sound that were separated
     took: dict[str, float] = field(default_factory=dict)  # method -> seconds of computing for all songs
     notes: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # song -> why it could not be scored
 
     @property
     def songs(self) -> list[str]:
@@ -111,22 +115,27 @@ class Results:
                 m: round(self.took.get(m, 0.0) / sound, 4) if sound else None for m in self.methods
             },
             "notes": self.notes,
+            "failed": self.failed,
         }
 
     def to_json(self) -> str:
-        """`to_dict` as text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        """`to_dict` as text, all ASCII: names may hold what no terminal or encoding takes."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def plot(self, path: Path | str, metric: Metric = "sdr") -> None:
-        """Draw each source's mean by method and a dot for every song, as .png, .svg or .pdf."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingExtra('a plot needs matplotlib: pip install "deepsep[eval]"') from None
+        """Draw each source's mean by method and a dot for every song, as .png, .svg or .pdf.
+
+        Raises DeepsepError where the file cannot be written; one that exists stays then as it is.
+        """
+        check_plots()
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
         groups: list[str | None] = [*self.sources, None]
         width = 0.8 / max(1, len(self.methods))
         inches = min(11.0, 2 + 0.3 * len(groups) * len(self.methods))
         figure = Figure(figsize=(max(6.0, inches), 4.2), layout="constrained")
+        FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         for i, method in enumerate(self.methods):
             at = np.arange(len(groups)) + (i - (len(self.methods) - 1) / 2) * width
@@ -141,17 +150,25 @@ class Results:
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_xticks(range(len(groups)), [s or "mean" for s in groups])
         axes.set_ylabel(f"{METRICS[metric]} [dB]")
-        axes.set_title(
-            self.songs[0] if len(self.songs) == 1 else f"{len(self.songs)} songs", fontsize="medium"
-        )
+        title = self.songs[0] if len(self.songs) == 1 else f"{len(self.songs)} songs"
+        axes.set_title(printable(title), fontsize="medium", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside lower center", ncols=min(4, len(self.methods)), frameon=False)
-        try:
-            figure.savefig(path, dpi=150)
-        except (ValueError, OSError) as error:
-            raise DeepsepError(
-                f"{path}: the plot cannot be written ({error}); name a .png, .svg or .pdf"
-            ) from error
+        path = Path(path)
+        with StagedFiles({"plot": path}) as staged:
+            try:
+                figure.savefig(staged.temporary["plot"], dpi=150)
+            except (ValueError, OSError) as error:
+                raise DeepsepError(
+                    f"{path}: the plot cannot be written ({error}); name a .png, .svg or .pdf"
+                ) from error
+            staged.commit()
+
+
+def check_plots() -> None:
+    """Raise MissingExtra unless plots can be drawn."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtra('a plot needs matplotlib: pip install "deepsep[eval]"')
 
 
 def average(values: Iterable[float]) -> float:

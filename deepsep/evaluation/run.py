@@ -82,7 +82,8 @@ def evaluate(
     """Score each method on each song: SDR, SI-SDR and the median SDR.
 
     Sources without a reference are separated but not scored, nor are silent references; the results' notes say so.
-    Raises DeepsepError for methods that cannot run, before any song is read, and as `songs.read` does.
+    A song that cannot be read is left out; the results' `failed` says why. Raises DeepsepError for methods that
+    cannot run, before any song is read.
     """
     how = how or Evaluation()
     chosen = list(dict.fromkeys(how.methods or default_methods(model)))
@@ -99,27 +100,52 @@ def evaluate(
         folders = {s: how.nmf_data[s] for s in model.sources}
         dictionaries = NmfDictionaries.learn(folders, model.domain.spectrum)
     for i, (name, song) in enumerate(zip(number_repeats([s.name for s in songs]), songs, strict=True)):
-        tell(i * len(chosen), steps, f"{name}: reading")
-        clip = read(song, model.sources, how.seconds)
-        results.notes.extend(f"{name}: {note}" for note in clip.notes)
-        scored = find_audible(clip)
-        if silent := [s for s in clip.references if s not in scored]:
-            results.notes.append(f"{name}: {', '.join(silent)} silent, not scored")
-        if missing := [s for s in model.sources if s not in clip.references]:
-            results.notes.append(f"{name}: no reference for {', '.join(missing)}, not scored")
-        if not scored:
-            continue
-        results.lengths[name] = clip.seconds
-        analysis = Analysis(clip, model)
-        for j, method in enumerate(chosen):
-            tell(i * len(chosen) + j, steps, f"{name}: {method}")
-            start = time.perf_counter()
-            stems_kct = estimate(method, analysis, model, how, dictionaries)
-            results.took[method] = results.took.get(method, 0.0) + time.perf_counter() - start
-            found = {s: stems_kct[model.sources.index(s)] for s in scored}
-            results.scores.extend(score(name, method, clip, found))
+
+        def told(j: int, what: str, i: int = i, name: str = name) -> None:
+            tell(i * len(chosen) + j, steps, f"{name}: {what}")
+
+        try:
+            evaluate_song(name, song, model, how, dictionaries, results, told)
+        except (DeepsepError, OSError, UnicodeError, MemoryError) as error:
+            results.failed[name] = str(error) or type(error).__name__
     tell(steps, steps, "done")
     return results
+
+
+def evaluate_song(
+    name: str,
+    song: Song,
+    model: Model,
+    how: Evaluation,
+    dictionaries: NmfDictionaries | None,
+    results: Results,
+    tell: Callable[[int, str], None],
+) -> None:
+    """Add a song's scores by each method of `results`; of one that raises, none are added."""
+    tell(0, "reading")
+    clip = read(song, model.sources, how.seconds)
+    scored = find_audible(clip)
+    notes = list(clip.notes)
+    if silent := [s for s in clip.references if s not in scored]:
+        notes.append(f"{', '.join(silent)} silent, not scored")
+    if missing := [s for s in model.sources if s not in clip.references]:
+        notes.append(f"no reference for {', '.join(missing)}, not scored")
+    scores: list[Score] = []
+    took: dict[str, float] = {}
+    if scored:
+        analysis = Analysis(clip, model)
+        for j, method in enumerate(results.methods):
+            tell(j, method)
+            start = time.perf_counter()
+            stems_kct = estimate(method, analysis, model, how, dictionaries)
+            took[method] = time.perf_counter() - start
+            found = {s: stems_kct[model.sources.index(s)] for s in scored}
+            scores.extend(score(name, method, clip, found))
+        results.lengths[name] = clip.seconds
+    results.notes.extend(f"{name}: {note}" for note in notes)
+    results.scores.extend(scores)
+    for method, seconds in took.items():
+        results.took[method] = results.took.get(method, 0.0) + seconds
 
 
 def check(methods: Sequence[str], model: Model, nmf_data: Mapping[str, Path]) -> None:

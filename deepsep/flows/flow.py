@@ -92,7 +92,7 @@ class Flow(nn.Module):
 
         `length` is a multiple of `config.multiple`.
         """
-        z = temperature * torch.randn(batch, self.channels * length, generator=rng)
+        z = temperature * torch.randn(batch, self.channels * length, generator=rng, device=rng.device)
         x: Tensor = self.inverse(z.to(self.whitening.mean).reshape(batch, self.channels_out, -1), sigma)[0]
         return x
 

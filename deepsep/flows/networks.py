@@ -32,11 +32,11 @@ class WaveNet(nn.Module):
     """A non-causal gated dilated convolution stack (van den Oord et al. 2016; FloWaveNet, Kim et al. 2019).
 
     (b, d_in, n), conditioning (b, e) -> (b, d_out, n). The last layer starts at zero, so that a coupling
-    starts as the identity. `bf16` runs the convolutions in bfloat16, for faster training: a coupling with
-    rounded parameters is still an exact bijection with an exact log-determinant.
+    starts as the identity. `dtype` runs the convolutions in a reduced precision, for faster training: a coupling
+    with rounded parameters is still an exact bijection with an exact log-determinant.
     """
 
-    bf16 = False
+    dtype: torch.dtype | None = None
 
     def __init__(self, d_in: int, d_out: int, hidden: int, layers: int, kernel: int, embedding: int) -> None:
         super().__init__()
@@ -51,9 +51,9 @@ class WaveNet(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> Tensor:
-        if not self.bf16:
+        if self.dtype is None:
             return self.stack(x_bdn, embedding_be)
-        with torch.autocast(x_bdn.device.type, torch.bfloat16):
+        with torch.autocast(x_bdn.device.type, self.dtype):
             return self.stack(x_bdn, embedding_be).to(x_bdn.dtype)
 
     def stack(self, x_bdn: Tensor, embedding_be: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ ALIGN frames. Estimates fade into one another over `fade` frames about each bord
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,35 +39,53 @@ class Window(NamedTuple):
 
 def windows(frames_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[Window]:
     """Cut consecutive frames into windows; beyond either end of the signal lies its mirror image."""
-    held: Tensor | None = None
+    pieces: list[Tensor] = []
+    have, first, span = 0, -context, core + 2 * context
     started = False
-    first = -context
     for piece in frames_cfn:
-        held = piece if held is None else torch.cat([held, piece], -1)
-        if not started and held.shape[-1] > context:
-            held, started = mirrored(held, context, 0), True
-        while started and held.shape[-1] >= core + 2 * context:
-            yield Window(held[..., : core + 2 * context].clone(), first, core, core + 2 * context)
-            held = held[..., core:]
-            first += core
-    if held is None:
+        pieces.append(piece)
+        have += piece.shape[-1]
+        if not started and have > context:
+            pieces, started = [mirrored(joined(pieces), context, 0)], True
+            have += context
+        while started and have >= span:
+            held = joined(pieces)
+            yield Window(held[..., :span], first, core, span)
+            pieces = [held[..., core:].clone()]  # a copy, so that a window that is done leaves memory
+            have, first = have - core, first + core
+    if not pieces:
         return
+    held = joined(pieces)
     if not started:
         held = mirrored(held, context, 0)
     while (left := held.shape[-1] - context) > 0:
         length = min(core, -(-left // ALIGN) * ALIGN)
         padded = mirrored(held, 0, max(0, length + context - left))
-        frames = padded[..., : length + 2 * context].clone()
+        frames = padded[..., : length + 2 * context]
         yield Window(frames, first, min(left, core), min(held.shape[-1], frames.shape[-1]))
         held = held[..., core:]
         first += core
 
 
+def joined(pieces: Sequence[Tensor]) -> Tensor:
+    """Consecutive frames as one tensor; those of an STFT stay outermost in memory, as it gives them."""
+    if len(pieces) == 1:
+        return pieces[0]
+    if pieces[0].ndim < 3:
+        return torch.cat(list(pieces), -1)
+    return torch.cat([piece.transpose(-1, -2) for piece in pieces], -2).transpose(-1, -2)
+
+
 def mirrored(x: Tensor, before: int, after: int) -> Tensor:
     """More frames at both ends of (..., n), reflected at the outermost ones as often as it takes."""
+    if before == after == 0:
+        return x
     period = max(1, 2 * (x.shape[-1] - 1))
     at = torch.arange(-before, x.shape[-1] + after, device=x.device).remainder(period)
-    return x[..., torch.minimum(at, period - at)]
+    at = torch.minimum(at, period - at)
+    if x.ndim < 3:
+        return x[..., at]
+    return x.transpose(-1, -2).index_select(-2, at).transpose(-1, -2)
 
 
 def batched(items: Iterable[Window], size: int) -> Iterator[list[Window]]:

@@ -27,7 +27,10 @@ from ..flows.flow import Flow
 from ..progress import Listener
 from ..recordings.files import Folders
 from .chunks import Planes, Reader, Window
+from .compute import Compute
+from .draws import Draws
 from .encoder import AmortizedPosterior
+from .losses import Figures
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Domain", "Examples", "Layout", "Separation", "Sound", "Task", "TaskRun", "Track"]
 
 Samples = NDArray[np.float32]
-Figures = dict[str, float]
 
 
 class Layout(NamedTuple):
@@ -93,8 +95,8 @@ class Task(NamedTuple):
     """
 
     batches: Iterator[Any]
-    loss: Callable[[Any, Any, torch.Generator], tuple[Tensor, Figures]]
-    evaluate: Callable[[Any], Figures]
+    loss: Callable[[Any, Any, Draws], tuple[Tensor, Figures]]
+    evaluate: Callable[[Any], Mapping[str, Tensor | float]]
     solos: Mapping[str, Tensor] = {}
 
 
@@ -106,6 +108,7 @@ class TaskRun:
     rng: torch.Generator
     listener: Listener
     steps_before: int = 0  # of a run that is resumed
+    compute: Compute = Compute()  # noqa: RUF009 (frozen)
 
 
 class Sound(NamedTuple):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+
+from torch import nn
 
 from ..flows.flow import Flow
 from .domain import Domain
 from .encoder import AmortizedPosterior
 
-__all__ = ["Model", "ModelInfo", "Origin"]
+__all__ = ["LazyPriors", "Model", "ModelInfo", "Origin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,25 @@ class ModelInfo:
     licences: Mapping[str, str] = field(default_factory=dict)
 
 
+class LazyPriors(Mapping[str, Flow]):
+    """Priors by source, each loaded when it is first asked for: an encoder alone separates without them."""
+
+    def __init__(self, loaders: Mapping[str, Callable[[], Flow]]) -> None:
+        self.loaders = dict(loaders)
+        self.loaded: dict[str, Flow] = {}
+
+    def __getitem__(self, source: str) -> Flow:
+        if source not in self.loaded:
+            self.loaded[source] = self.loaders[source]()
+        return self.loaded[source]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.loaders)
+
+    def __len__(self) -> int:
+        return len(self.loaders)
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A domain, a prior for each source in order, and perhaps an encoder for just these sources."""
@@ -46,9 +68,15 @@ class Model:
 
     def to(self, device: str) -> Model:
         """This model on a device: itself where it is there already, else a copy."""
-        first = next(iter(self.priors.values()))
-        if first.whitening.mean.device == first.whitening.mean.to(device).device:
+        some: nn.Module = self.encoder or next(iter(self.priors.values()))
+        weight = next(some.parameters())
+        if weight.device == weight.to(device).device:
             return self
-        priors = {source: copy.deepcopy(flow).to(device) for source, flow in self.priors.items()}
+        priors = LazyPriors({source: partial(moved, self.priors, source, device) for source in self.priors})
         encoder = copy.deepcopy(self.encoder).to(device) if self.encoder is not None else None
         return replace(self, priors=priors, encoder=encoder)
+
+
+def moved(priors: Mapping[str, Flow], source: str, device: str) -> Flow:
+    """Copy a prior to a device."""
+    return copy.deepcopy(priors[source]).to(device)

@@ -50,7 +50,7 @@ class Info(NamedTuple):
 
     sigma: float
     denoised: Tensor
-    moved: float
+    moved: Tensor
 
 
 def init(position: Tensor) -> State:
@@ -78,7 +78,7 @@ def step(
     after = x + move
     if temperature > 0:
         after = after + (2 * temperature * step_size) ** 0.5 * drift.precision.solve_root(noise(state.step))
-    return State(after, state.step + 1), Info(sigma, drift.denoised, float(move.square().mean()))
+    return State(after, state.step + 1), Info(sigma, drift.denoised, move.square().mean())
 
 
 def noise_levels(config: SgldConfig) -> list[float]:
@@ -111,7 +111,9 @@ def late_iterates(start: Tensor, posterior: Posterior, config: SgldConfig, noise
             yield info
 
 
-def frame_noise(seed: int, chain: int, first_frame: int, shape_kdn: tuple[int, int, int]) -> Noise:
+def frame_noise(
+    seed: int, chain: int, first_frame: int, shape_kdn: tuple[int, int, int], device: torch.device
+) -> Noise:
     """Noise that belongs to absolute frames: windows that share frames share their noise, whatever the batch."""
     k, d, n = shape_kdn
     first_block, last_block = first_frame // BLOCK, (first_frame + n - 1) // BLOCK
@@ -120,8 +122,8 @@ def frame_noise(seed: int, chain: int, first_frame: int, shape_kdn: tuple[int, i
         blocks = []
         for block in range(first_block, last_block + 1):
             mixed = (seed * 1_000_003 + chain * 10_007 + number) * 2_000_003 + block
-            rng = torch.Generator().manual_seed(mixed % (2**63))
-            blocks.append(torch.randn(k, d, BLOCK, generator=rng))
+            rng = torch.Generator(device).manual_seed(mixed % (2**63))
+            blocks.append(torch.randn(k, d, BLOCK, generator=rng, device=device))
         offset = first_frame - first_block * BLOCK
         return torch.cat(blocks, -1)[..., offset : offset + n]
 
@@ -131,5 +133,7 @@ def frame_noise(seed: int, chain: int, first_frame: int, shape_kdn: tuple[int, i
 def window_noise(seed: int, chains: Sequence[int], first: Sequence[int], start: Tensor) -> Noise:
     """`frame_noise` for a batch whose rows are chains `chains[i]` in windows from frame `first[i]` on, like `start`."""
     k, d, n = start.shape[1:]
-    draws = [frame_noise(seed, chain, at, (k, d, n)) for chain, at in zip(chains, first, strict=True)]
+    draws = [
+        frame_noise(seed, chain, at, (k, d, n), start.device) for chain, at in zip(chains, first, strict=True)
+    ]
     return lambda number: torch.stack([draw(number) for draw in draws]).to(start)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,8 +24,9 @@ from ..errors import DeepsepError
 from ..flows.flow import Flow
 from ..inference.domain import Domain
 from ..inference.encoder import AmortizedPosterior
-from ..inference.model import Model, ModelInfo, Origin
+from ..inference.model import LazyPriors, Model, ModelInfo, Origin
 from ..spectral.domain import SpectralDomain
+from ..staging import StagedFiles
 from ..waveform.domain import WaveformDomain
 from . import files, hub
 from .card import UNSPECIFIED, clean
@@ -43,6 +43,7 @@ __all__ = [
     "read_config",
     "save_encoder",
     "save_prior",
+    "set_licence",
 ]
 
 FORMAT = 1
@@ -135,7 +136,8 @@ def load(
     """Load the model of a priors folder, or of some of its sources.
 
     Raises DeepsepError for a folder that lacks a part or holds one that does not fit. The encoder is left out if
-    the sources asked for are not those that it was trained for.
+    the sources asked for are not those that it was trained for. Beside an encoder priors are loaded when they are
+    first asked for, after it was checked that their files are those of config.json.
     """
     config = read_config(folder)
     with named(folder):
@@ -144,11 +146,8 @@ def load(
     for name in names:
         if name not in config["sources"]:
             raise DeepsepError(f"unknown source {name!r}; these priors have {', '.join(config['sources'])}")
-    priors: dict[str, Flow] = {}
-    for name in names:
-        with named(folder):
-            flow = domain.flow_config(config["priors"][name].get("flow"))
-            priors[name] = fill(partial(domain.build_flow, flow), folder, f"{name}.safetensors", config)
+    with named(folder):
+        shapes = {name: domain.flow_config(config["priors"][name].get("flow")) for name in names}
     net = None
     made_for = config.get("encoder", {}).get("sources")
     if encoder and made_for and sorted(made_for) == sorted(names):
@@ -157,8 +156,22 @@ def load(
             build = partial(domain.build_encoder, shape, len(names))
             net = fill(build, folder, "encoder.safetensors", config)
         net.reorder([made_for.index(name) for name in names])
+    priors: Mapping[str, Flow] = LazyPriors(
+        {name: partial(load_prior, folder, name, shape, domain, config) for name, shape in shapes.items()}
+    )
+    if net is None:
+        priors = dict(priors)
+    else:
+        for name in names:
+            check(folder, f"{name}.safetensors", config)
     licences = {name: licence_of(config, name) for name in names}
     return Model(domain, priors, net, ModelInfo(str(folder), {}, licences)).to(device)
+
+
+def load_prior(folder: Path, name: str, shape: Any, domain: Domain, config: Mapping[str, Any]) -> Flow:
+    """Load the prior of a source, a flow of some shape."""
+    with named(folder):
+        return fill(partial(domain.build_flow, shape), folder, f"{name}.safetensors", config)
 
 
 def licence_of(config: Mapping[str, Any], source: str) -> str:
@@ -192,7 +205,8 @@ def load_model(
         raise DeepsepError(f"unknown source {unknown[0]!r}; {base.name} has {known}")
     own = [name for name in names if name not in replaced]
     model = load(base.folder, sources=own or None, encoder=own == names)
-    flows, licences = dict(model.priors), dict(model.info.licences)
+    flows: dict[str, Mapping[str, Flow]] = dict.fromkeys(model.priors, model.priors)
+    licences = dict(model.info.licences)
     origins = dict.fromkeys(own, base)
     for name in (n for n in names if n in replaced):
         found = hub.resolve(replaced[name], offline=offline, on_progress=on_progress, only=[name])
@@ -202,7 +216,7 @@ def load_model(
                 f"{found.name}: its {name} and {base.name} are of other domains, spectra, rates or levels; "
                 "they cannot be mixed"
             )
-        flows |= other.priors
+        flows[name] = other.priors
         licences |= other.info.licences
         origins[name] = found
     info = ModelInfo(
@@ -210,15 +224,21 @@ def load_model(
         {n: Origin(origins[n].name, origins[n].commit) for n in names},
         {n: licences[n] for n in names},
     )
-    return replace(model, priors={n: flows[n] for n in names}, info=info).to(device)
+    lazy = LazyPriors({n: partial(flows[n].__getitem__, n) for n in names})
+    return replace(model, priors=lazy, info=info).to(device)
 
 
 def fill(build: Callable[[], M], folder: Path, name: str, config: Mapping[str, Any]) -> M:
     """Build a network and load one file into it, strictly, after checking that it is the file config.json names."""
+    check(folder, name, config)
+    return load_weights(build, folder / name)
+
+
+def check(folder: Path, name: str, config: Mapping[str, Any]) -> None:
+    """Raise DeepsepError unless a file is the one config.json names."""
     if name not in config["files"]:
         raise DeepsepError(f"{folder}: config.json names no {name}")
     files.verify(folder, {**config, "files": {name: config["files"][name]}})
-    return load_weights(build, folder / name)
 
 
 def digest(data: bytes) -> str:
@@ -237,19 +257,40 @@ def pack(module: nn.Module, *, half: bool) -> bytes:
     return save({k: stored(k, v) for k, v in module.state_dict().items()})
 
 
-def write(folder: Path, name: str, data: bytes) -> None:
-    """Write beside the target, then move it into place."""
-    part = folder / f".{name}.part"
-    part.write_bytes(data)
-    os.replace(part, folder / name)
-
-
 def store(folder: Path, name: str, data: bytes, config: dict[str, Any]) -> None:
-    """Write a weights file, then the config that names it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a weights file and the config that names it, both or none. Raises DeepsepError where that fails."""
     config["files"][name] = {"sha256": digest(data), "size": len(data)}
-    write(folder, name, data)
-    write(folder, "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    text = (json.dumps(config, indent=2) + "\n").encode()
+    with StagedFiles({"weights": folder / name, "config": folder / "config.json"}) as staged:
+        try:
+            staged.temporary["weights"].write_bytes(data)
+            staged.temporary["config"].write_bytes(text)
+        except OSError as error:
+            raise DeepsepError(f"{folder / name}: cannot be written ({error.strerror})") from None
+        staged.commit()
+
+
+def set_licence(folder: Path, licence: str, sources: Sequence[str] = ()) -> list[str]:
+    """State the licence of some sources' weights, by default of all; return these sources. No weight changes.
+
+    Raises DeepsepError for an unknown source and for a folder that cannot be written.
+    """
+    config = read_config(folder)
+    chosen = list(sources or config["sources"])
+    for name in chosen:
+        if name not in config["sources"]:
+            raise DeepsepError(f"unknown source {name!r}; these priors have {', '.join(config['sources'])}")
+        config["priors"][name]["licence"] = licence
+    if "licence" in config and chosen == config["sources"]:
+        config["licence"] = licence
+    text = json.dumps(config, indent=2) + "\n"
+    with StagedFiles({"config": folder / "config.json"}) as staged:
+        try:
+            staged.temporary["config"].write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise DeepsepError(f"{folder}: cannot be written to ({error.strerror})") from None
+        staged.commit()
+    return chosen
 
 
 def check_domain(folder: Path, domain: Domain) -> None:

@@ -8,7 +8,7 @@ Shape suffixes: k stem, c channel, t sample. Samples are float32, full scale is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ import numpy as np
 from ..audio.files import probe, read_blocks
 from ..audio.info import Samples
 from ..audio.resampling import resample_blocks
-from ..audio.tags import Tags, write_tags
+from ..audio.tags import Tags, write_what_fits
 from ..config import AAC_BITRATE, CODEC, Codec
 from ..errors import DeepsepError
+from ..staging import StagedFiles
 from . import encoders, mp4
-from .staged import StagedFiles, StagedWriter, StemSpool, shared_gain
+from .writer import StagedWriter, StemSpool, shared_gain
 
 __all__ = ["CODECS", "COLORS", "ORDER", "Encoding", "NiStemWriter", "check", "write"]
 
@@ -100,7 +101,7 @@ class NiStemWriter(StagedWriter):
 
     The mix is the sum of the stems. All five wait as float files beside `path` (4 bytes a sample) until
     `close` encodes them; `gain_db` is known from then on. When the `with` block raises, nothing is left
-    behind. `rate` is in Hz, `channels` is 1 or 2. Raises DeepsepError as `check` and `write` do.
+    behind. `rate` is in Hz, `channels` is 1 or 2, `staged` as there. Raises DeepsepError as `check` and `write` do.
     """
 
     def __init__(
@@ -110,11 +111,13 @@ class NiStemWriter(StagedWriter):
         rate: int,
         channels: int,
         encoding: Encoding | None = None,
+        *,
+        staged: StagedFiles | None = None,
     ) -> None:
         self.encoding = encoding or Encoding()
         check(stem_names, channels, codec=self.encoding.codec)
-        self.staged = StagedFiles({"file": path})
-        folder = self.staged.temporary["file"].parent
+        super().__init__({"file": path}, staged)
+        folder = self.temporary["file"].parent
         self.stems = {name: self.staged.scratch(folder) for name in stem_names}
         self.mix = self.staged.scratch(folder)
         # The mix comes last, so that the error for a NaN names the stem that has it.
@@ -122,8 +125,9 @@ class NiStemWriter(StagedWriter):
         try:
             # W64 has no size limit.
             self.spool = StemSpool(waiting, rate, channels, format="W64", subtype="FLOAT")
-        except DeepsepError:
-            self.staged.abort()
+        except BaseException:
+            if self.alone:
+                self.staged.abort()
             raise
 
     def write(self, stems: Samples) -> None:
@@ -132,19 +136,26 @@ class NiStemWriter(StagedWriter):
         self.spool.write(np.concatenate([stems, mix[None]]))
 
     def finish(self) -> None:
-        """Encode the stem file and commit it."""
-        self.gain_db = write(self.staged.temporary["file"], self.mix, self.stems, self.encoding)
-        self.staged.commit()
+        """Encode the stem file."""
+        parts = (self.mix, self.stems, self.encoding)
+        self.gain_db = write(self.temporary["file"], *parts, on_note=self.notes.append)
 
 
-def write(path: Path, mix: Path, stems: Mapping[str, Path], encoding: Encoding) -> float:
+def write(
+    path: Path,
+    mix: Path,
+    stems: Mapping[str, Path],
+    encoding: Encoding,
+    *,
+    on_note: Callable[[str], None] | None = None,
+) -> float:
     """Write a stem file from five sound files; return the gain that was applied to all, in dB.
 
     `stems` maps names to files: the four of `ORDER` are put in that order, others keep theirs. Mono becomes
     stereo by doubling. Players know 44.1 and 48 kHz; other rates are resampled to 44.1 kHz. When a peak exceeds
     full scale (alac) or 0.95 of it (aac, whose encoder would turn loud moments down by itself), the mix and
     the stems are turned down by one common gain.
-    Encodes through PyAV if it is installed, else through ffmpeg.
+    Encodes through PyAV if it is installed, else through ffmpeg. `on_note` hears of tags that do not fit.
     Raises DeepsepError when the files differ in rate, channels or length or do not fit the format.
     """
     order = sort_stems(list(stems))
@@ -179,7 +190,9 @@ def write(path: Path, mix: Path, stems: Mapping[str, Path], encoding: Encoding) 
     encoders.find_encoder()(path, streams)
     if encoding.tags is not None:
         # Before the stem box: mutagen rewrites udta and is not known to keep boxes it does not read.
-        write_tags(path, encoding.tags)
+        left_out = write_what_fits(path, encoding.tags, "stem.mp4")
+        if left_out and on_note:
+            on_note(left_out)
     mp4.add_manifest(path, make_manifest(order, titles))
     return 20 * math.log10(gain)
 

@@ -18,10 +18,11 @@ import soundfile as sf
 
 from ..audio.decoders.libsndfile import read_all
 from ..audio.files import MAX_CHANNELS
-from ..audio.tags import Tags, write_tags
+from ..audio.tags import Tags, write_what_fits
 from ..config import BIT_DEPTH, FORMAT, MP3_KBPS, BitDepth
 from ..errors import DeepsepError
-from .staged import StagedFiles, StagedWriter, StemSpool, shared_gain
+from ..staging import StagedFiles
+from .writer import StagedWriter, StemSpool, shared_gain
 
 __all__ = ["BIT_DEPTHS", "FORMATS", "LOSSY_PEAK", "Encoding", "StemWriter", "check_format"]
 
@@ -83,6 +84,7 @@ class StemWriter(StagedWriter):
         channels: per stem.
         encoding: format, bit depth, tags and comment; float wav by default.
         frames: samples per channel where that is known; a wav past 4 GiB is then written as RF64.
+        staged: where the files wait, among others of the track; by default they are a unit of their own.
 
     Every stem is complete before the first is renamed to its target. When the `with` block raises, nothing
     is left behind, neither files nor the folders created for them.
@@ -99,6 +101,7 @@ class StemWriter(StagedWriter):
         encoding: Encoding | None = None,
         *,
         frames: int | None = None,
+        staged: StagedFiles | None = None,
     ) -> None:
         self.encoding = encoding = encoding or Encoding()
         check_format(encoding.format, rate, channels)
@@ -110,20 +113,21 @@ class StemWriter(StagedWriter):
         self.limit_frames = math.inf
         if self.arguments["format"] == "WAV":
             self.limit_frames = WAV_BYTES // (channels * WAV_WIDTH[encoding.bit_depth])
-        self.staged = StagedFiles(paths)
+        super().__init__(paths, staged)
         # Float needs no gain, so it goes straight to its file. The others wait for the peak of the whole
         # track in W64, which has no size limit.
         self.waiting: dict[str, Path] | None = None
         try:
             if self.arguments["subtype"] == "FLOAT":
-                self.spool = self.open_files(self.staged.temporary)
+                self.spool = self.open_files(self.temporary)
             else:
                 self.waiting = {
-                    name: self.staged.scratch(path.parent) for name, path in self.staged.temporary.items()
+                    name: self.staged.scratch(path.parent) for name, path in self.temporary.items()
                 }
                 self.spool = StemSpool(self.waiting, rate, channels, format="W64", subtype="FLOAT")
-        except DeepsepError:
-            self.staged.abort()
+        except BaseException:
+            if self.alone:
+                self.staged.abort()
             raise
 
     def open_files(self, paths: Mapping[str, Path]) -> StemSpool:
@@ -131,20 +135,19 @@ class StemWriter(StagedWriter):
         return StemSpool(paths, self.rate, self.channels, limit_frames=self.limit_frames, **self.arguments)
 
     def finish(self) -> None:
-        """Convert the stems that wait for their gain, writes the tags and commits."""
+        """Convert the stems that wait for their gain, and write the tags."""
         if self.waiting is not None:
             self.convert(self.waiting)
         if self.encoding.tags:
-            for path in self.staged.temporary.values():
-                write_tags(path, self.encoding.tags)
-        self.staged.commit()
+            for path in self.temporary.values():
+                self.notes.append(write_what_fits(path, self.encoding.tags, self.encoding.format))
 
     def convert(self, waiting: Mapping[str, Path]) -> None:
-        """Encode the float files in `waiting` at their common gain, and removes each."""
+        """Encode the float files in `waiting` at their common gain, and remove each."""
         gain = shared_gain(self.spool.peak, LOSSY_PEAK if self.encoding.format in ("mp3", "ogg") else 1.0)
         self.gain_db = 20 * math.log10(gain)
         for name, source in waiting.items():
-            final = self.open_files({name: self.staged.temporary[name]})
+            final = self.open_files({name: self.temporary[name]})
             try:
                 with sf.SoundFile(source) as file:
                     for block in read_all(file):

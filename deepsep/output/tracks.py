@@ -22,9 +22,10 @@ from ..inference.model import Model
 from ..inference.settings import Settings
 from ..separation import measure, separate_blocks
 from ..spectral import uncertainty
+from ..staging import StagedFiles, uninterrupted
 from . import ni_stem, stems
 from .paths import Job, Output
-from .staged import StagedFiles, StagedWriter
+from .writer import StagedWriter
 
 __all__ = ["TrackResult", "run", "used_settings"]
 
@@ -37,7 +38,7 @@ class TrackResult:
 
     `source` is the input's label; `seconds` is the track's length and `took` how long separating it took.
     `gain_db` is the common gain that kept integer formats from clipping. `paths` and `extras` are those of
-    the job, `settings` those of `used_settings`.
+    the job, `settings` those of `used_settings`; `notes` say what the outputs could not hold.
     """
 
     source: str
@@ -48,15 +49,23 @@ class TrackResult:
     gain_db: float
     silent: bool
     settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def run(
-    job: Job, model: Model, settings: Settings, output: Output, *, on_progress: OnProgress | None = None
+    job: Job,
+    model: Model,
+    settings: Settings,
+    output: Output,
+    *,
+    on_progress: OnProgress | None = None,
+    on_done: Callable[[TrackResult], None] | None = None,
 ) -> TrackResult:
     """Separate one track: a first pass for its length and loudness, a second for its stems.
 
-    `on_progress` is called with the seconds of the track that are done. Raises DeepsepError as
-    `audio.read_blocks` and the writers do; then nothing of this track is left behind.
+    All outputs get their names together, at the very end. `on_progress` is called with the seconds of the track
+    that are done; `on_done` with the result, as the outputs get their names: no signal comes between.
+    Raises DeepsepError as `audio.read_blocks` and the writers do; then nothing of this track is left behind.
     """
     began = time.monotonic()
     info = audio.probe(job.source)
@@ -69,32 +78,41 @@ def run(
     if output.uncertainty:
         spread = uncertainty.SpreadMap(model.domain.spectrum, info.rate, track.samples, list(output.stems))
     done = 0
-    with ExitStack() as stack:
-        writers: list[StagedWriter] = []
-        for opened in open_writers(job, output, info, track.samples, tags, provenance(model, settings)):
-            stack.push(opened)
-            writers.append(opened)
-        blocks = audio.read_blocks(job.source)
-        for stems_skct in separate_blocks(blocks, separation, on_spread=spread.add if spread else None):
-            by_writer = stems_skct.reshape(len(writers), -1, *stems_skct.shape[2:])
-            for writer, stems_kct in zip(writers, by_writer, strict=True):
-                writer.write(stems_kct)
-            done += stems_skct.shape[-1]
-            if on_progress:
-                on_progress(done / info.rate)
-    took = time.monotonic() - began
-    write_extras(job, spread.result() if spread else None, model, settings, took)
-    gain_db = min(w.gain_db for w in writers)
-    return TrackResult(
-        job.label,
-        job.paths,
-        job.extras,
-        track.samples / info.rate,
-        took,
-        gain_db,
-        track.rms == 0,
-        used_settings(settings),
-    )
+    with StagedFiles({**job.paths, **job.extras}) as staged:
+        with ExitStack() as stack:
+            writers: list[StagedWriter] = []
+            comment = provenance(model, settings)
+            for opened in open_writers(job, output, info, track.samples, tags, comment, staged):
+                stack.push(opened)
+                writers.append(opened)
+            blocks = audio.read_blocks(job.source)
+            for stems_skct in separate_blocks(blocks, separation, on_spread=spread.add if spread else None):
+                by_writer = stems_skct.reshape(len(writers), -1, *stems_skct.shape[2:])
+                for writer, stems_kct in zip(writers, by_writer, strict=True):
+                    writer.write(stems_kct)
+                done += stems_skct.shape[-1]
+                if on_progress:
+                    on_progress(done / info.rate)
+        took = time.monotonic() - began
+        page = write_extras(job, staged, spread.result() if spread else None, model, settings, took)
+        notes = [note for writer in writers for note in writer.notes] + [page]
+        result = TrackResult(
+            job.label,
+            job.paths,
+            job.extras,
+            track.samples / info.rate,
+            took,
+            min(w.gain_db for w in writers),
+            track.rms == 0,
+            used_settings(settings),
+            list(dict.fromkeys(note for note in notes if note)),
+        )
+        staged.flush()
+        with uninterrupted():
+            staged.commit()
+            if on_done:
+                on_done(result)
+    return result
 
 
 def check_format(output: Output, info: AudioInfo) -> None:
@@ -109,13 +127,15 @@ def check_format(output: Output, info: AudioInfo) -> None:
 
 
 def open_writers(
-    job: Job, output: Output, info: AudioInfo, total: int, tags: Tags, comment: str
+    job: Job, output: Output, info: AudioInfo, total: int, tags: Tags, comment: str, staged: StagedFiles
 ) -> Iterator[StagedWriter]:
     """One writer for all sound files, or one for each stem file. `total` is the length in samples."""
     if output.format == "stem":
         encoding = ni_stem.Encoding(codec=output.codec, tags=tags, comment=comment)
         for path in job.paths.values():
-            yield ni_stem.NiStemWriter(path, list(output.stems), info.rate, info.channels, encoding)
+            yield ni_stem.NiStemWriter(
+                path, list(output.stems), info.rate, info.channels, encoding, staged=staged
+            )
         return
     yield stems.StemWriter(
         job.paths,
@@ -129,37 +149,39 @@ def open_writers(
             comment=comment,
         ),
         frames=total,
+        staged=staged,
     )
 
 
 def write_extras(
-    job: Job, found: uncertainty.Uncertainty | None, model: Model, settings: Settings, took: float
-) -> None:
-    """Write the maps, the picture and the page beside the stems; each appears only when it is complete."""
+    job: Job,
+    staged: StagedFiles,
+    found: uncertainty.Uncertainty | None,
+    model: Model,
+    settings: Settings,
+    took: float,
+) -> str:
+    """Write the maps, the picture and the page that go with the stems, which wait in `staged`; return what to note."""
     title = audio.track_name(Path(job.label))
     if found:
-        maps = {name: path for name, path in job.extras.items() if name != "report"}
-        staged = StagedFiles(maps)
-        try:
-            uncertainty.save(staged.temporary["uncertainty"], found)
-            uncertainty.draw(staged.temporary["picture"], found, title)
-            staged.commit()
-        finally:
-            staged.abort()
+        uncertainty.save(staged.temporary["uncertainty"], found)
+        uncertainty.draw(staged.temporary["picture"], found, title)
     if "report" in job.extras:
         from .report.page import write_report
 
         known = found.by_stem() if found else {}
-        write_report(
+        return write_report(
             job.extras["report"],
             title=title,
             mix=job.source,
-            stems=job.paths,
+            stems={name: staged.temporary[name] for name in job.paths},
             settings=used_settings(settings),
             priors=origins(model),
             uncertainty={n: known[n.rpartition("/")[2]] for n in job.paths} if found else None,
             seconds=took,
+            staged=staged,
         )
+    return ""
 
 
 def origins(model: Model) -> Mapping[str, Any]:

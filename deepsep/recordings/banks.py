@@ -19,7 +19,7 @@ from ..audio.loudness import Loudness
 from ..audio.resampling import resample
 from ..errors import DeepsepError
 from ..progress import Listener
-from .files import cached, gather
+from .files import Table, cached, gather
 
 __all__ = ["BLOCK", "HELD_OUT", "Bank", "SampleBank", "shares", "split_pieces"]
 
@@ -130,7 +130,7 @@ class SampleBank:
         One source has one `cache` folder: what it holds of other files is removed.
         """
 
-        def make(out: IO[bytes], path: Path, g: int) -> dict[str, list[Any]]:
+        def make(out: IO[bytes], path: Path, g: int) -> Table:
             samples, own_rate = audio.read(path)
             samples = resample(samples[:2], own_rate, rate)
             loudness = Loudness()
@@ -140,11 +140,11 @@ class SampleBank:
             unit = 1.0 if as_is else loudness.rms
             scaled = np.clip(samples * (32767 * cls.LEVEL / unit), -32767, 32767).astype(np.int16)
             offset = out.tell() // scaled.itemsize
-            scaled.tofile(out)
+            out.write(np.ascontiguousarray(scaled).data)
             return {"pieces": [(offset, scaled.shape[1], scaled.shape[0], g, scaled.shape[1])]}
 
         settings = (rate, "as is") if as_is else (rate,)
-        kept, store = cached(cache, "samples", gather(folders), settings, make, listener)
+        kept, store = cached(cache, "samples", gather(folders), settings, make, bytes_of, listener)
         return open_bank(store, np.array(kept["pieces"], dtype=np.int64), rate)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -210,6 +210,19 @@ class SampleBank:
             gain = 10 ** (random.normal(-6.0, 5.0, (count, 1)).clip(-24, 4) / 20)
             found *= gain * random.choice([-1.0, 1.0], (count, 1))
         return torch.from_numpy(found.astype(np.float32, copy=False))
+
+
+def bytes_of(table: Table) -> int:
+    """The size of the file that a table of pieces describes. ValueError for one that no recordings have."""
+    end = 0
+    for piece in table["pieces"]:
+        offset, samples, channels, group, stride = piece
+        if not all(isinstance(n, int) for n in piece) or group < 0:
+            raise ValueError("no whole numbers")
+        if (offset, stride) != (end, samples) or samples < 1 or channels not in (1, 2):
+            raise ValueError("pieces that overlap or leave gaps")
+        end += samples * channels
+    return 2 * end
 
 
 def open_bank(store: Path, pieces: np.ndarray, rate: int) -> SampleBank:

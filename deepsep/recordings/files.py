@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from os import PathLike
@@ -15,10 +14,12 @@ from ..audio import files as audio
 from ..audio.loudness import Loudness
 from ..errors import DeepsepError
 from ..progress import Listener
+from ..staging import StagedFiles
 
 __all__ = [
     "Folders",
     "Place",
+    "Table",
     "cached",
     "contents",
     "file_rms",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 Place = str | PathLike[str]
+
+Table = dict[str, list[Any]]  # of a cache: columns, and under "left_out" a line on each recording of no use
 
 Folders = Sequence[Path]  # of recordings; each is drawn from by the cube root of its length
 
@@ -51,7 +54,8 @@ def find_audio(folder: Path) -> list[Path]:
         raise DeepsepError(f"{folder}: no such folder; give a folder of solo recordings")
     found = sorted(
         p for p in folder.rglob("*")
-        if p.suffix.lower() in audio.AUDIO_SUFFIXES and p.is_file() and not p.name.startswith(".")
+        if p.suffix.lower() in audio.AUDIO_SUFFIXES and p.is_file()
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
     )  # fmt: skip
     if not found:
         raise DeepsepError(
@@ -100,23 +104,59 @@ def cached(
     kind: str,
     files: Sequence[tuple[Path, int]],
     settings: tuple[object, ...],
-    make: Callable[[IO[bytes], Path, int], dict[str, list[Any]]],
+    make: Callable[[IO[bytes], Path, int], Table],
+    bytes_of: Callable[[Table], int],
     listener: Listener,
-) -> tuple[dict[str, list[Any]], Path]:
+) -> tuple[Table, Path]:
     """Cache what `make` writes of each recording in one file; return its table and where it is.
 
     `make` gets the open file, a recording and its folder's number, and returns rows to add to the table's lists. It
-    is called only if no cache of the same files and settings exists; caches made of other files are removed. A
-    recording that cannot be read or is silent is left out with a note, each time; DeepsepError if all are.
+    is called only if no cache of the same files and settings exists, or one whose size is not that of `bytes_of` its
+    table; caches made of other files are removed. A recording that cannot be read or is silent is left out with a
+    note, each time. DeepsepError if all are, and where the cache cannot be written.
     """
     key = fingerprint(files, *settings)
     table, store = cache / f"{kind}-{key}.json", cache / f"{kind}-{key}.bin"
-    part = store.with_suffix(".part")
-    if not (table.exists() and store.exists()):
-        cache.mkdir(parents=True, exist_ok=True)
-        made: dict[str, list[Any]] = {"left_out": []}
+    kept = read_table(table, store, bytes_of)
+    if kept is None:
+        kept = fill(table, store, files, make, listener)
+        if (lacking := bytes_of(kept) - store.stat().st_size) != 0:
+            raise DeepsepError(f"{store}: {lacking} bytes are missing; is the disk full?")
+    for path in cache.glob(f"{kind}-*"):
+        if path not in (table, store):
+            with suppress(OSError):  # another run may still have it open
+                path.unlink()
+    if listener.note:
+        for line in kept["left_out"]:
+            listener.note(f"left out: {line}")
+    return kept, store
+
+
+def read_table(table: Path, store: Path, bytes_of: Callable[[Table], int]) -> Table | None:
+    """The table of a cache; None unless both its files are there and fit each other."""
+    try:
+        kept = json.loads(table.read_text(encoding="utf-8"))
+        left_out = kept["left_out"]
+        if not isinstance(left_out, list) or not all(isinstance(line, str) for line in left_out):
+            return None
+        whole = bytes_of(kept) == store.stat().st_size > 0
+    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
+        return None
+    return kept if whole else None
+
+
+def fill(
+    table: Path,
+    store: Path,
+    files: Sequence[tuple[Path, int]],
+    make: Callable[[IO[bytes], Path, int], Table],
+    listener: Listener,
+) -> Table:
+    """Write a cache and its table, both or none."""
+    made: Table = {"left_out": []}
+    with StagedFiles({"store": store, "table": table}) as staged:
         try:
-            with open(part, "wb") as out:
+            with staged.temporary["store"].open("wb") as out:
                 for done, (path, g) in enumerate(files):
                     if listener.files:
                         listener.files(done, len(files))
@@ -128,21 +168,11 @@ def cached(
                     for name, row in rows.items():
                         made.setdefault(name, []).extend(row)
                 empty = out.tell() == 0
-            if empty:
-                first = made["left_out"][0]
-                raise DeepsepError(
-                    first if len(files) == 1 else f"no recording is of use; the first: {first}"
-                )
-            os.replace(part, store)
-            table.write_text(json.dumps(made))
-        finally:
-            part.unlink(missing_ok=True)
-    for path in cache.glob(f"{kind}-*"):
-        if path not in (table, store):
-            with suppress(OSError):  # another run may still have it open
-                path.unlink()
-    kept: dict[str, list[Any]] = json.loads(table.read_text())
-    if listener.note:
-        for line in kept["left_out"]:
-            listener.note(f"left out: {line}")
-    return kept, store
+            staged.temporary["table"].write_text(json.dumps(made), encoding="utf-8")
+        except OSError as error:
+            raise DeepsepError(f"{error.filename or store.parent}: {error.strerror or error}") from None
+        if empty:
+            first = made["left_out"][0]
+            raise DeepsepError(first if len(files) == 1 else f"no recording is of use; the first: {first}")
+        staged.commit()
+    return made

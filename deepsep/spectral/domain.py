@@ -123,7 +123,7 @@ class SpectralDomain:
         else:
             context, fade = max(SGLD_CONTEXT, deep if settings.init == "encoder" else 0), SGLD_FADE
         frames = self.spectrum_of(separation).frames(separation.track.samples)
-        number = max(1, round(frames / max(CORE, 4 * context)))
+        number = max(1, round(frames / max(CORE, (8 if settings.method == "encoder" else 4) * context)))
         core = -(-frames // (number * chunks.ALIGN)) * chunks.ALIGN
         return Layout(core, context, fade)
 
@@ -157,13 +157,13 @@ class SpectralDomain:
         whole = len(separation.groups) > 1 and sources == list(range(len(separation.model.sources)))
         own = slice(0, -1 if whole else None)
         stems = (
-            spectrum.expand(gain_skdn[:, own])[:, :, None] * frames_cfn
+            spectrum.mask(frames_cfn, track.rms * gain_skdn[:, own, None])
             for frames, gains in joined
             for frames_cfn, gain_skdn in short_pieces(frames, gains)
         )
         for stems_skct in spectrum.synthesise_stream(stems):
             mix_ct = mixture.take(stems_skct.shape[-1])
-            piece = (stems_skct[..., : mix_ct.shape[-1]] * track.rms).cpu().numpy()
+            piece = stems_skct[..., : mix_ct.shape[-1]].cpu().numpy()
             if whole:
                 piece = np.concatenate([piece, (mix_ct - piece.sum(1))[:, None]], 1, dtype=np.float32)
             if piece.shape[-1]:
@@ -180,7 +180,7 @@ class SpectralDomain:
         rng: torch.Generator,
     ) -> Sound:
         """See `Domain`: log band powers drawn, with a phase made up by Griffin and Lim's iterations."""
-        spectrum = Spectrum(self.spectrum)
+        spectrum = Spectrum(self.spectrum, device=str(rng.device))
         frames = spectrum.frames(samples)
         total = -(-(frames + 2 * EDGE) // 8) * 8
         x_dn = flow.sample(1, total, sigma, rng, temperature)[0, :, EDGE : EDGE + frames]

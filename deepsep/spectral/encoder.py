@@ -8,7 +8,7 @@ always explains the whole mixture.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +58,10 @@ class Dense(nn.Module):
         self.down, self.up = nn.Linear(bands, bottleneck), nn.Linear(bottleneck, bands)
 
     def forward(self, h_bcdn: Tensor) -> Tensor:
-        z = self.up(torch.nn.functional.silu(self.down(h_bcdn.transpose(-1, -2))))
-        out: Tensor = h_bcdn + z.transpose(-1, -2)
-        return out
+        h = h_bcdn.permute(0, 2, 3, 1).flatten(2)  # (b, d, n c): channels lie innermost in memory, no copy
+        z = torch.nn.functional.silu(self.down.weight @ h + self.down.bias[:, None])
+        out: Tensor = h + (self.up.weight @ z + self.up.bias[:, None])
+        return out.reshape(*out.shape[:2], -1, h_bcdn.shape[1]).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
@@ -79,8 +80,26 @@ class Block(nn.Module):
         self.dense = Dense(bands, bottleneck)
 
     def forward(self, h_bcdn: Tensor) -> Tensor:
-        h: Tensor = self.dense(self.convolutions(h_bcdn))
+        h: Tensor = self.dense(self.convolutions(h_bcdn) if self.training else self.folded(h_bcdn))
         return h
+
+    def folded(self, h_bcdn: Tensor) -> Tensor:
+        """Run the convolutions with the norms' fixed gains and offsets as part of their weights."""
+        for at in (0, 3):
+            convolution, norm = (
+                cast(nn.Conv2d, self.convolutions[at]),
+                cast(nn.BatchNorm2d, self.convolutions[at + 1]),
+            )
+            gain = norm.weight * (cast(Tensor, norm.running_var) + norm.eps).rsqrt()
+            h_bcdn = torch.nn.functional.conv2d(
+                h_bcdn,
+                convolution.weight * gain[:, None, None, None],
+                norm.bias - gain * cast(Tensor, norm.running_mean),
+                padding=convolution.padding,
+                dilation=convolution.dilation,
+            )
+            h_bcdn = torch.nn.functional.silu(h_bcdn, inplace=not torch.is_grad_enabled())
+        return h_bcdn
 
     @torch.no_grad()
     def zero_output(self) -> Block:

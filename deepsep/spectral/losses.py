@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..flows.flow import Flow
-from ..inference.losses import capped_sdr, gaussian_elbo, prior_loss, sdr_figures
+from ..inference.draws import Draws
+from ..inference.losses import Figures, capped_sdr, gaussian_elbo, prior_loss, sdr_figures
 from .encoder import BandPosterior, UNet, mixture_features
 from .likelihood import BandLikelihood, wiener_gains
 from .mixtures import Mixtures
@@ -35,7 +36,7 @@ def mixture_sdr(gain_bkdn: Tensor, m: Mixtures) -> Tensor:
 
 def sleep_loss(
     posterior: BandPosterior, m: Mixtures, spectrum: Spectrum, density_weight: float = 0.2
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, Figures]:
     """Simulated mixtures with known sources ("sleep phase" of Hinton et al. 1995, source-only supervision).
 
     The Wiener estimates' SDR, negative and in dB (`capped_sdr`), plus -log q(x_true | m) of the stems that are known
@@ -49,17 +50,18 @@ def sleep_loss(
     surprise = 0.5 * ((x_true - mean) * (-posterior.log_std).exp()).square() + posterior.log_std
     density = (surprise.mean((2, 3)) * single).sum() / single.sum().clamp_min(1)
     figures = sdr_figures(sdr_bp, members_bp == 1, **{"-log q": density})
-    return -sdr_bp[known].mean() + density_weight * density, figures
+    sdr = torch.where(known, sdr_bp, 0).sum() / known.sum()
+    return -sdr + density_weight * density, figures
 
 
 def elbo(
-    encoder: UNet, priors: Sequence[Flow], mix_bcdn: Tensor, spectrum: Spectrum, rng: torch.Generator
-) -> tuple[Tensor, dict[str, float]]:
+    encoder: UNet, priors: Sequence[Flow], mix_bcdn: Tensor, spectrum: Spectrum, draws: Draws
+) -> tuple[Tensor, Figures]:
     """`gaussian_elbo` of the encoder's posterior on mixtures, by the band powers of left, right, mid and side."""
     power = (mix_bcdn[:, 0] + mix_bcdn[:, 1]) / 2
     q = encoder(mixture_features(mix_bcdn, spectrum))
     fit = BandLikelihood(power + spectrum.floor, spectrum.count_d, spectrum)
-    return gaussian_elbo(q.mean(power, spectrum), q.log_std, priors, fit, rng, ELBO_SIGMA)
+    return gaussian_elbo(q.mean(power, spectrum), q.log_std, priors, fit, draws, ELBO_SIGMA)
 
 
 def contrast_loss(
@@ -67,9 +69,9 @@ def contrast_loss(
     m: Mixtures,
     start_kd: Tensor,
     spectrum: Spectrum,
-    rng: torch.Generator,
+    draws: Draws,
     likelihood_weight: float = 0.5,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, Figures]:
     """Priors against one another, where a Langevin chain will need them, on simulated mixtures.
 
     A chain's position is imitated: gains between the stationary filter `start_kd` and the truth, and noise of a
@@ -80,23 +82,23 @@ def contrast_loss(
     """
     count = 2 * spectrum.count_d[:, None]
     low, high = map(math.log, CONTRAST_SIGMA)
-    sigma = (low + (high - low) * torch.rand(len(m.total_bdn), generator=rng)).exp()
-    share, scale = torch.rand(2, len(sigma), 1, 1, 1, generator=rng)
+    sigma = (low + (high - low) * draws.uniform((len(m.total_bdn),), m.total_bdn.device)).exp()
+    share, scale = draws.uniform((2, len(sigma), 1, 1, 1), sigma.device, batch=1)
     share = share**0.7
     truth = (m.power_bpdn + 1e-3 * m.total_bdn[:, None] + 1e-6).log().log_softmax(1)
     gain = ((1 - share) * truth + share * start_kd[..., None].log()).softmax(1)
     position = spectrum.to_x((m.total_bdn / count)[:, None] * gain)
-    noise = torch.randn(position.shape, generator=rng)
+    noise = draws.normal(position.shape, position.device)
     position = position + (0.5 + 0.5 * scale) * sigma[:, None, None, None] * noise
     denoised = torch.stack([tweedie(p, position[:, k], sigma) for k, p in enumerate(priors)], 1)
     sdr_bk = mixture_sdr(wiener_gains(denoised, spectrum), m)
     value = -sdr_bk.mean()
     figures = sdr_figures(sdr_bk)
-    if likelihood_weight > 0 and float(torch.rand((), generator=rng)) * LIKELIHOOD_EVERY < 1:
+    if likelihood_weight > 0 and draws.chance(1 / LIKELIHOOD_EVERY):
         x = spectrum.to_x(m.power_bpdn / count)
-        bits = torch.stack([prior_loss(p, x[:, k], rng)[0] for k, p in enumerate(priors)]).mean()
+        bits = torch.stack([prior_loss(p, x[:, k], draws)[0] for k, p in enumerate(priors)]).mean()
         value = value + LIKELIHOOD_EVERY * likelihood_weight * bits
-        figures["bits/dim"] = float(bits.detach())
+        figures["bits/dim"] = bits.detach()
     return value, figures
 
 

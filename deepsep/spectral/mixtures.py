@@ -11,7 +11,7 @@ sum_f Re(S_i S_j*), so one STFT of each signal gives many mixtures (new gains, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,6 +42,23 @@ class Mixtures:
     cross_bpdn: Tensor
     power_bpdn: Tensor
     member_bpk: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Mixtures:
+        """Apply a function to each tensor."""
+        return Mixtures(*(function(getattr(self, name)) for name in self.__dataclass_fields__))
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Mixtures:
+        """These mixtures on a device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Mixtures:
+        """These mixtures in memory that a GPU copies from in the background."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
+    def chunk(self, parts: int) -> list[Mixtures]:
+        """These mixtures as up to so many batches."""
+        tensors = [getattr(self, name).chunk(parts) for name in self.__dataclass_fields__]
+        return [Mixtures(*part) for part in zip(*tensors, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

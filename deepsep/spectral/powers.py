@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ..audio.resampling import resample
 from ..errors import DeepsepError
 from ..progress import Listener
 from ..recordings.banks import shares, split_pieces
-from ..recordings.files import Folders, cached, gather
+from ..recordings.files import Folders, Table, cached, gather
 from .spectrum import Spectrum
 
 __all__ = ["SEGMENT", "SPEEDS", "PowerBank", "log_powers"]
@@ -49,14 +49,22 @@ class PowerBank:
         One source has one `cache` folder: what it holds of other files is removed.
         """
 
-        def make(out: IO[bytes], path: Path, g: int) -> dict[str, list[Any]]:
+        def make(out: IO[bytes], path: Path, g: int) -> Table:
             found = log_powers_at(path, spectrum, SPEEDS)
             for piece in found:
-                piece.tofile(out)
+                out.write(np.ascontiguousarray(piece).data)
             return {"frames": [len(piece) for piece in found], "group": [g] * len(found)}
 
+        def bytes_of(table: Table) -> int:
+            frames, group = table["frames"], table["group"]
+            if not all(isinstance(n, int) for n in (*frames, *group)) or min(frames) < 1 or min(group) < 0:
+                raise ValueError("no whole numbers")
+            if len(frames) != len(group) or len(frames) % len(SPEEDS):
+                raise ValueError("columns that do not fit")
+            return 2 * spectrum.bands * sum(frames)
+
         settings = (spectrum.config, SPEEDS)
-        kept, store = cached(cache, "power", gather(folders), settings, make, listener)
+        kept, store = cached(cache, "power", gather(folders), settings, make, bytes_of, listener)
         length = np.array(kept["frames"], dtype=np.int64)
         start = np.cumsum(length) - length
         shape = (int(length.sum()), spectrum.bands)

@@ -2,6 +2,8 @@
 
 Shape suffixes: b batch, k stem, c audio channel, t sample, f STFT bin, d band, n frame.
 
+Frames lie outermost in memory, bins side by side, as the FFT wants them: that is why so much is transposed here.
+
 One STFT serves every sample rate: window and hop keep their length in seconds, so bin i lies at the same
 frequency at any rate and no audio is ever resampled. A rate below the model's has no bins for the upper bands
 (`present_d` is False there); bins above the model's range share its last band.
@@ -22,6 +24,9 @@ from torch import Tensor
 from ..config import SpectrumConfig
 
 __all__ = ["Spectrum", "fft_size", "spectrum_at", "stereo_power"]
+
+BLOCK = 16  # bands to one matrix of sums
+CACHED = 64  # frames whose products stay in the processor's cache
 
 
 def fft_size(config: SpectrumConfig, rate: int) -> int:
@@ -67,6 +72,8 @@ class Spectrum:
         self.count_d = torch.from_numpy(np.maximum(count, 1)).float().to(device)
         self.window = torch.hann_window(self.n_fft, device=device)
         self.floor = 10 ** (config.floor_db / 10)
+        pairs = torch.from_numpy(band).repeat_interleave(2)
+        self.blocks = [(ones.to(device), f, d) for ones, f, d in band_blocks(pairs, self.bands)]
 
     def frames(self, samples: int) -> int:
         """Frames that touch a signal of `samples` samples."""
@@ -122,12 +129,12 @@ class Spectrum:
         tail: Tensor | None = None
         skip = 3 * self.hop
         for spectra in spectra_fn:
-            pieces = torch.fft.irfft(spectra.transpose(-1, -2), n=self.n_fft) * scale  # (..., n, n_fft)
+            pieces = torch.fft.irfft(spectra.transpose(-1, -2), n=self.n_fft)  # (..., n, n_fft)
             n, hop = pieces.shape[-2], self.hop
             out = pieces.new_zeros(*pieces.shape[:-2], n + 3, hop)
             quarters = pieces.unflatten(-1, (4, hop))
             for q in range(4):
-                out[..., q : q + n, :] += quarters[..., q, :]
+                out[..., q : q + n, :].addcmul_(quarters[..., q, :], scale[q * hop : (q + 1) * hop])
             out = out.flatten(-2)
             if tail is not None:
                 out[..., : 3 * hop] += tail
@@ -145,6 +152,21 @@ class Spectrum:
         sums = known.new_zeros(*known.shape[:-2], self.bands, known.shape[-1])
         sums.index_add_(-2, self.band_f[: self.known], known)
         return sums / self.count_d[:, None]
+
+    def pair_means(self, pairs_nf: Tensor) -> Tensor:
+        """`band_power` of a power in two parts, of real and imaginary part: (..., n, 2 f) -> (..., d, n)."""
+        known = pairs_nf[..., : 2 * self.known]
+        sums = [
+            known[..., bins] @ block[: max(0, known.shape[-1] - bins.start)] for block, bins, _ in self.blocks
+        ]
+        return torch.cat(sums, -1).transpose(-1, -2) / self.count_d[:, None]
+
+    def mask(self, spectra_fn: Tensor, masks_dn: Tensor) -> Tensor:
+        """Spectra times a value for each band, complex (..., f, n) and (..., d, n): `expand`, then the product."""
+        masks = masks_dn.transpose(-1, -2)
+        pairs = torch.cat([masks[..., bands] @ block.T for block, _, bands in self.blocks], -1)
+        pairs = pairs * pairs_of(spectra_fn)
+        return torch.view_as_complex(pairs.reshape(*pairs.shape[:-1], -1, 2)).transpose(-1, -2)
 
     def expand(self, masks_dn: Tensor) -> Tensor:
         """A value for each bin from one for each band: (..., d, n) -> (..., f, n)."""
@@ -165,14 +187,36 @@ def spectrum_at(config: SpectrumConfig, rate: int, device: str) -> Spectrum:
     return Spectrum(config, rate, device)
 
 
+def band_blocks(band_f: Tensor, bands: int) -> Iterator[tuple[Tensor, slice, slice]]:
+    """Which bin is of which band, as matrices (f, d) of ones that follow one another: each with its bins and bands."""
+    for start in range(0, bands, BLOCK):
+        own = slice(start, min(start + BLOCK, bands))
+        first, last = torch.searchsorted(band_f, torch.tensor([own.start, own.stop]).to(band_f)).tolist()
+        numbers = torch.arange(own.start, own.stop).to(band_f)
+        yield (band_f[first:last, None] == numbers).float(), slice(first, last), own
+
+
+def pairs_of(spectra_fn: Tensor) -> Tensor:
+    """Real and imaginary part of each bin side by side: complex (..., f, n) -> (..., n, 2 f)."""
+    return torch.view_as_real(spectra_fn.transpose(-1, -2)).flatten(-2)
+
+
 def stereo_power(spectra_cfn: Tensor, spectrum: Spectrum) -> Tensor:
     """Band powers of left, right, mid and side: (..., c, f, n) -> (..., 4, d, n).
 
     Other than two channels have no sides: their mean power counts as left and as right, all of it in the middle.
     """
-    if spectra_cfn.shape[-3] != 2:
-        power = spectrum.band_power(spectra_cfn.abs().square().mean(-3))
+    pieces = [stereo_power_of(pairs_of(piece), spectrum) for piece in torch.split(spectra_cfn, CACHED, -1)]
+    return torch.cat(pieces, -1)
+
+
+def stereo_power_of(pairs_cnf: Tensor, spectrum: Spectrum) -> Tensor:
+    """`stereo_power` of a few frames: (..., c, n, 2 f) -> (..., 4, d, n)."""
+    if pairs_cnf.shape[-3] != 2:
+        power = spectrum.pair_means(pairs_cnf.square().mean(-3))
         return torch.stack([power, power, 2 * power, torch.zeros_like(power)], -3)
-    left, right = spectra_cfn[..., 0, :, :], spectra_cfn[..., 1, :, :]
-    planes = torch.stack([left, right, (left + right) / 2**0.5, (left - right) / 2**0.5], -3)
-    return spectrum.band_power(planes.abs().square())
+    left, right = pairs_cnf.unbind(-3)
+    products = torch.stack([left.square(), right.square(), left * right], -3)
+    left, right, both = spectrum.pair_means(products).unbind(-3)
+    middle = (left + right) / 2  # |L + R|^2 / 2 = (|L|^2 + |R|^2) / 2 + Re L R*
+    return torch.stack([left, right, (middle + both).clamp_min(0), (middle - both).clamp_min(0)], -3)

@@ -15,6 +15,8 @@ from torch import Tensor
 from ..config import CONTRAST_FRAMES, ENCODER_FRAMES, ContrastTraining, EncoderTraining, SpectrumConfig
 from ..flows.flow import Flow
 from ..inference.domain import Task, TaskRun
+from ..inference.draws import Draws
+from ..inference.losses import Figures
 from ..inference.model import Model
 from ..recordings.banks import HELD_OUT, SampleBank
 from ..recordings.files import Folders, find_audio, set_members
@@ -27,8 +29,6 @@ from .songs import song_batches
 from .spectrum import Spectrum
 
 __all__ = ["contrast_task", "encoder_task"]
-
-Figures = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,9 @@ def encoder_task(
     model: Model, folders: Mapping[str, Folders], training: EncoderTraining, run: TaskRun
 ) -> Task:
     """See `Domain.encoder_task`: simulated mixtures, the ELBO of mixtures or songs, or both."""
+    compute = run.compute
     spectrum = Spectrum(model.domain.spectrum)
+    here = Spectrum(model.domain.spectrum, device=str(compute.device))
     frames = training.frames or ENCODER_FRAMES
     if training.mixtures:
         find_audio(training.mixtures)  # a mistyped folder is an error before hours are spent
@@ -129,30 +131,34 @@ def encoder_task(
         )
     flows = list(model.priors.values())
 
-    def loss(encoder: UNet, m: Mixtures, rng: torch.Generator) -> tuple[Tensor, Figures]:
-        value = torch.zeros(())
+    def loss(encoder: UNet, m: Mixtures, draws: Draws) -> tuple[Tensor, Figures]:
+        value = m.total_bdn.new_zeros(())
         figures: Figures = {}
         if training.objective != "elbo":
-            with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
-                raw = encoder(mixture_features(m.mix_bcdn, spectrum))
-            value, figures = sleep_loss(type(raw)(*(v.float() for v in raw)), m, spectrum)
+            with compute.autocast():
+                raw = encoder(mixture_features(m.mix_bcdn, here))
+            value, figures = sleep_loss(type(raw)(*(v.float() for v in raw)), m, here)
         if training.objective != "simulated":
-            mix = next(songs) if songs else m.mix_bcdn[:half]
-            bound, more = elbo(encoder, flows, mix, spectrum, rng)
+            mix = next(songs).to(compute.device) if songs else m.mix_bcdn[:half]
+            bound, more = elbo(encoder, flows, mix, here, draws)
             value = value - (bound if training.objective == "elbo" else training.elbo_weight * bound)
             figures |= more
         return value, figures
 
-    test = concatenate(held_out_mixtures(unseen, spectrum, frames, 12))
-    sets_test = concatenate(held_out_mixtures(unseen, spectrum, frames, 12, unseen_sets)) if sets else None
+    test = concatenate(held_out_mixtures(unseen, spectrum, frames, 12)).to(compute.device)
+    sets_test = None
+    if sets:
+        sets_test = concatenate(held_out_mixtures(unseen, spectrum, frames, 12, unseen_sets)).to(
+            compute.device
+        )
 
     @torch.no_grad()
     def evaluate(average: UNet) -> Figures:
-        _, figures = sleep_loss(average(mixture_features(test.mix_bcdn, spectrum)), test, spectrum)
+        _, figures = sleep_loss(average(mixture_features(test.mix_bcdn, here)), test, here)
         if sets_test:
-            posterior = average(mixture_features(sets_test.mix_bcdn, spectrum))
+            posterior = average(mixture_features(sets_test.mix_bcdn, here))
             sdr_bp = mixture_sdr(posterior.log_gain.exp(), sets_test)
-            figures["SDR with sets"] = float(sdr_bp[sets_test.member_bpk.any(2)].mean())
+            figures["SDR with sets"] = sdr_bp[sets_test.member_bpk.any(2)].mean()
         return figures
 
     return Task(batches, loss, evaluate)
@@ -162,21 +168,23 @@ def contrast_task(
     model: Model, folders: Mapping[str, Folders], training: ContrastTraining, run: TaskRun
 ) -> Task:
     """See `Domain.contrast_task`: priors share simulated mixtures out among themselves (`contrast_loss`)."""
+    compute = run.compute
     spectrum = Spectrum(model.domain.spectrum)
+    here = Spectrum(model.domain.spectrum, device=str(compute.device))
     frames = training.frames or CONTRAST_FRAMES
     banks, unseen = solo_banks(model, folders, spectrum, run)
     batches = mixture_batches(banks, model, training, frames, run)
-    start_kd = stationary_gains(list(model.priors.values()), spectrum)[..., 0]
+    start_kd = stationary_gains(list(model.priors.values()), here)[..., 0]
 
-    def loss(flows: Sequence[Flow], m: Mixtures, rng: torch.Generator) -> tuple[Tensor, Figures]:
-        return contrast_loss(list(flows), m, start_kd, spectrum, rng, training.likelihood_weight)
+    def loss(flows: Sequence[Flow], m: Mixtures, draws: Draws) -> tuple[Tensor, Figures]:
+        return contrast_loss(list(flows), m, start_kd, here, draws, training.likelihood_weight)
 
-    test = held_out_mixtures(unseen, spectrum, frames, 4)
+    test = [m.to(compute.device) for m in held_out_mixtures(unseen, spectrum, frames, 4)]
 
     def evaluate(average: Sequence[Flow]) -> Figures:
-        rng = torch.Generator().manual_seed(2)
-        rows = [loss(average, m, rng)[1] for m in test]
-        return {k: sum(row[k] for row in rows) / len(rows) for k in rows[0] if k.startswith("SDR")}
+        draws = Draws(torch.Generator(compute.device).manual_seed(2))
+        rows = [loss(average, m, draws)[1] for m in test]
+        return {k: torch.stack([row[k] for row in rows]).mean() for k in rows[0] if k.startswith("SDR")}
 
-    solos = spectrum.to_x(concatenate(test).power_bpdn / (2 * spectrum.count_d[:, None]))
+    solos = here.to_x(concatenate(test).power_bpdn / (2 * here.count_d[:, None]))
     return Task(batches, loss, evaluate, dict(zip(model.sources, solos.unbind(1), strict=True)))

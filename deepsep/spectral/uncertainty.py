@@ -6,6 +6,7 @@ it), so a standard deviation of 0 is certain and 0.5 is the most there can be.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -83,14 +84,11 @@ class SpreadMap:
 
 def save(path: Path, found: Uncertainty) -> None:
     """npz: `stems` (k,), `std` (k, d, n), `band_hz` (d,), `time_s` (n,)."""
-    with path.open("wb") as file:
-        np.savez_compressed(
-            file,
-            stems=np.array(found.stems),
-            std=found.std_kdn,
-            band_hz=found.band_hz,
-            time_s=found.time_s,
-        )
+    packed = io.BytesIO()  # some megabytes; zipfile hides a full disk behind an error of its own
+    np.savez_compressed(
+        packed, stems=np.array(found.stems), std=found.std_kdn, band_hz=found.band_hz, time_s=found.time_s
+    )
+    path.write_bytes(packed.getbuffer())
 
 
 def check_pictures() -> None:

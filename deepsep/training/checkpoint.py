@@ -7,7 +7,6 @@ and what is being trained.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from ..config import parse_json, shorten
 from ..errors import DeepsepError
 from ..models.weights import check_stated, check_values, read_stated
+from ..staging import StagedFiles
 
 __all__ = ["State", "check_checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -39,24 +39,21 @@ class State:
 
 
 def save_checkpoint(path: Path, note: dict[str, Any], state: State) -> None:
-    """Write the state beside the target, then move it into place."""
+    """Write the state; the former checkpoint stays until it is whole. Raises DeepsepError where that fails."""
     tensors = weights_of(state)
     for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     tensors["rng"] = state.rng.get_state()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        save_file(
-            {k: v.contiguous().clone() for k, v in tensors.items()},
-            part,
-            metadata={"deepsep": json.dumps({**note, "tensors": len(tensors)})},
-        )
-        os.replace(part, path)
-    except SafetensorError as error:
-        raise DeepsepError(f"{path}: cannot be written ({error})") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with StagedFiles({"checkpoint": path}) as staged:
+        try:
+            save_file(
+                {k: v.contiguous().clone() for k, v in tensors.items()},
+                staged.temporary["checkpoint"],
+                metadata={"deepsep": json.dumps({**note, "tensors": len(tensors)})},
+            )
+        except (SafetensorError, OSError) as error:
+            raise DeepsepError(f"{path}: cannot be written ({error})") from error
+        staged.commit()
 
 
 def check_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:

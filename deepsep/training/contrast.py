@@ -20,6 +20,8 @@ from ..inference.domain import TaskRun
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
+from .devices import computing, lead_first, quiet_unless_leading, start_or_resume
+from .former import former_of
 from .loop import Run, train
 from .runs import (
     check_data,
@@ -84,33 +86,41 @@ def contrast_priors(
     if len(model.sources) < 2:
         raise DeepsepError(f"{priors}: has one prior; contrast takes two or more")
     known = folders.read_config(priors)["priors"]
-    flows = nn.ModuleList(model.priors.values()).requires_grad_(True)
-    shapes = {s: to_dict(flow.config) for s, flow in model.priors.items()}
-    identity = {"kind": "contrast", "sources": model.sources, "flows": shapes}
-    if start == "new" and (out / "config.json").exists():
-        raise DeepsepError(f"{out}: holds priors; --resume goes on with them, --overwrite starts afresh")
-    remarks, before = prepare(out, "contrast", identity, [solos[s] for s in model.sources], start, listener)
-    rng = torch.Generator().manual_seed(training.seed)
-    cache = out / "training" / "cache"
-    with remove_empty_folders_on_error(cache, out):
-        task = model.domain.contrast_task(model, solos, training, TaskRun(cache, rng, listener, before))
-    task = named_by_source(task, model.sources)
-    sigmas = model.domain.sigmas
-    bits_before = {s: held_out_bits(flow, task.solos[s], sigmas) for s, flow in model.priors.items()}
+    with computing(training, listener) as compute:
+        checkpoint = out / "training" / "contrast.safetensors"
+        start, listener = start_or_resume(start, checkpoint), quiet_unless_leading(listener, compute)
+        model = model.to(str(compute.device))
+        flows = nn.ModuleList(model.priors.values()).requires_grad_(True)
+        shapes = {s: to_dict(flow.config) for s, flow in model.priors.items()}
+        identity = {"kind": "contrast", "sources": model.sources, "flows": shapes}
+        if start == "new" and (out / "config.json").exists():
+            raise DeepsepError(f"{out}: holds priors; --resume goes on with them, --overwrite starts afresh")
+        remarks, before = prepare(
+            out, "contrast", identity, [solos[s] for s in model.sources], start, listener
+        )
+        rng = torch.Generator().manual_seed(training.seed + compute.part)
+        cache = out / "training" / "cache"
+        with remove_empty_folders_on_error(cache, out), lead_first(compute):
+            about_run = TaskRun(cache, rng, listener, before, compute)
+            task = model.domain.contrast_task(model, solos, training, about_run)
+        task = named_by_source(task, model.sources)
+        sigmas = model.domain.sigmas
+        bits_before = {s: held_out_bits(flow, task.solos[s], sigmas) for s, flow in model.priors.items()}
 
-    def save(average: nn.ModuleList, status: Status) -> None:
-        held_out = round_figures(status.held_out)
-        settings = describe(training, status.step, likelihood_weight=training.likelihood_weight)
-        for source, flow in zip(model.sources, cast(Sequence[Flow], average), strict=True):
-            about = {k: v for k, v in known[source].items() if k != "flow"}
-            about["contrast"] = {
-                **settings, "held_out": held_out, "before": round_figures(bits_before[source])
-            }  # fmt: skip
-            about["held_out"] = round_figures(held_out_bits(flow, task.solos[source], sigmas))
-            folders.save_prior(out, source, flow, model.domain, about)
+        def save(average: nn.ModuleList, status: Status) -> None:
+            held_out = round_figures(status.held_out)
+            settings = describe(training, status.step, likelihood_weight=training.likelihood_weight)
+            for source, flow in zip(model.sources, cast(Sequence[Flow], average), strict=True):
+                about = {k: v for k, v in known[source].items() if k != "flow"}
+                about["contrast"] = {
+                    **settings, "held_out": held_out, "before": round_figures(bits_before[source])
+                }  # fmt: skip
+                about["held_out"] = round_figures(held_out_bits(flow, task.solos[source], sigmas))
+                folders.save_prior(out, source, flow, model.domain, about)
 
-    run: Run[nn.ModuleList] = Run(
-        checkpoint=out / "training" / "contrast.safetensors", identity=identity, rng=rng,
-        resume=start == "resume", remarks=remarks, on_save=save, on_step=listener.step,
-    )  # fmt: skip
-    return train(flows, task, training, run)[1]
+        run: Run[nn.ModuleList] = Run(
+            checkpoint=checkpoint, identity=identity, rng=rng,
+            compute=compute, resume=start == "resume", remarks=remarks, on_save=save, on_step=listener.step,
+            on_note=listener.note, former=former_of(out, "contrast", model.sources),
+        )  # fmt: skip
+        return train(flows, task, training, run)[1]

@@ -22,6 +22,8 @@ from ..inference.encoder import AmortizedPosterior
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
+from .devices import computing, lead_first, quiet_unless_leading, start_or_resume
+from .former import former_of
 from .loop import Run, train
 from .runs import check_data, describe, fresh_weights, prepare, round_figures
 from .stems import named_by_source
@@ -82,29 +84,30 @@ def train_encoder(
     if init is not None:
         copy_weights(init, encoder)
     identity: dict[str, Any] = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
-    checkpoint = priors / "training" / "encoder.safetensors"
     order = [*model.sources, *sorted(set(solos) - set(model.sources))]
-    remarks, before = prepare(priors, "encoder", identity, [solos[s] for s in order], start, listener)
-    rng = torch.Generator().manual_seed(training.seed)
-    task = named_by_source(
-        model.domain.encoder_task(
-            model, solos, training, TaskRun(priors / "training" / "cache", rng, listener, before)
-        ),
-        model.sources,
-    )
+    with computing(training, listener) as compute:
+        checkpoint = priors / "training" / "encoder.safetensors"
+        start, listener = start_or_resume(start, checkpoint), quiet_unless_leading(listener, compute)
+        remarks, before = prepare(priors, "encoder", identity, [solos[s] for s in order], start, listener)
+        rng = torch.Generator().manual_seed(training.seed + compute.part)
+        about_run = TaskRun(priors / "training" / "cache", rng, listener, before, compute)
+        with lead_first(compute):
+            task = model.domain.encoder_task(model.to(str(compute.device)), solos, training, about_run)
+        task = named_by_source(task, model.sources)
 
-    def save(average: AmortizedPosterior, status: Status) -> None:
-        about = {
-            "training": describe(training, status.step, objective=training.objective),
-            "simulated": round_figures(status.held_out, 3),
-        }
-        folders.save_encoder(priors, average, model.sources, about)
+        def save(average: AmortizedPosterior, status: Status) -> None:
+            about = {
+                "training": describe(training, status.step, objective=training.objective),
+                "simulated": round_figures(status.held_out, 3),
+            }
+            folders.save_encoder(priors, average, model.sources, about)
 
-    run: Run[AmortizedPosterior] = Run(
-        checkpoint=checkpoint, identity=identity, rng=rng, resume=start == "resume", remarks=remarks,
-        on_save=save, on_step=listener.step,
-    )  # fmt: skip
-    return train(encoder, task, training, run)[1]
+        run: Run[AmortizedPosterior] = Run(
+            checkpoint=checkpoint, identity=identity, rng=rng, compute=compute, resume=start == "resume",
+            remarks=remarks, on_save=save, on_step=listener.step, on_note=listener.note,
+            former=former_of(priors, "encoder", ["encoder"]),
+        )  # fmt: skip
+        return train(encoder, task, training, run)[1]
 
 
 @torch.no_grad()

@@ -1,27 +1,32 @@
-"""The one training loop: Adam, warm-up and cosine decay, weight averaging, checkpoints, resume, Ctrl-C."""
+"""The one training loop: Adam, warm-up and cosine decay, weight averaging, checkpoints, resume, Ctrl-C.
+
+On any device, in one process or several, each with its part of every batch (PyTorch's DistributedDataParallel).
+"""
 
 from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 
 from ..config import TrainConfig
+from ..errors import DeepsepError
 from ..flows.networks import WaveNet
+from ..inference.compute import Compute
 from ..inference.domain import Task
+from ..inference.draws import Draws
+from ..inference.losses import Figures
 from ..progress import Status, TrainResult
+from ..staging import uninterrupted
 from .checkpoint import State, load_checkpoint, save_checkpoint
+from .former import Former
 
 __all__ = ["Run", "train"]
 
@@ -36,33 +41,62 @@ class Run(Generic[M]):
     """Where a run keeps its checkpoint, and what becomes of it.
 
     `identity` says what is trained: a checkpoint of another identity is not resumed. `remarks` are written beside it
-    and not compared. `on_save` gets the averaged model at every checkpoint.
+    and not compared. `on_save` gets the averaged model at every checkpoint. `former` is what the run replaces, kept
+    until it has come to its end.
     """
 
     checkpoint: Path
     identity: dict[str, Any]
     rng: torch.Generator
+    compute: Compute = Compute()  # noqa: RUF009 (frozen)
     resume: bool = False
     remarks: dict[str, Any] = field(default_factory=dict)
+    former: Former | None = None
     on_save: Callable[[M, Status], None] | None = None
     on_step: Callable[[Status], None] | None = None
+    on_note: Callable[[str], None] | None = None
+
+
+class Step(nn.Module):
+    """A loss as a module, so that DistributedDataParallel sees the forward pass that its gradients belong to."""
+
+    def __init__(self, model: nn.Module, task: Task, draws: Draws) -> None:
+        super().__init__()
+        self.model, self.task, self.draws = model, task, draws
+
+    def forward(self, batch: Any) -> tuple[Tensor, Figures]:
+        """The loss and its figures."""
+        return self.task.loss(self.model, batch, self.draws)
 
 
 def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, TrainResult]:
     """Train `model` in place; return its averaged copy and how the run ended.
 
     Ctrl-C saves and ends the run, unfinished. A second one, while the average is judged on held-out data, is raised
-    after the checkpoint is written. Raises DeepsepError for a checkpoint that cannot be resumed.
+    after the checkpoint is written. Nothing is saved before a step is taken: Ctrl-C before that is raised.
+    Raises DeepsepError for a checkpoint that cannot be resumed, and where no step could be taken.
     """
+    compute = run.compute
+    model.to(compute.device)
     average = copy.deepcopy(model).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     state = State(model, average, optimizer, run.rng)
     step, spent = 0, 0.0
+    learnt = run.resume
     if run.resume:
         step, spent = load_checkpoint(run.checkpoint, run.identity, state)
     for module in model.modules():
         if isinstance(module, WaveNet):
-            module.bf16 = config.bf16
+            module.dtype = compute.dtype
+    network: nn.Module = Step(
+        model, task, Draws(noise_of(run, config.seed + step), compute.part, compute.parts)
+    )
+    if compute.parts > 1:
+        if compute.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        network = nn.parallel.DistributedDataParallel(network)
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
+    pieces = 1  # that a batch is taken in, where it does not fit into memory as a whole
     held_out: dict[str, float] = {}
     smooth: dict[str, float] = {}
     judged = -math.inf
@@ -80,11 +114,16 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
 
     def judge() -> None:
         nonlocal held_out, judged
-        held_out = task.evaluate(average)
+        held_out = {k: float(v) for k, v in task.evaluate(average).items()}
         judged = time.monotonic()
 
     def save() -> None:
         nonlocal saved
+        if not compute.leads:
+            saved = time.monotonic()
+            return
+        if run.former and not run.resume:
+            run.former.keep()
         note = {**run.remarks, "identity": run.identity, "step": step, "minutes": minutes()}
         with uninterrupted():
             save_checkpoint(run.checkpoint, note, state)
@@ -97,60 +136,100 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     finished = False
     try:
         model.train()
-        while not (finished := fraction(step, minutes(), config) >= 1):
-            if time.monotonic() - judged > JUDGE_SECONDS:
+        while not (
+            finished := (done := agreed(fraction(step, minutes(), config), compute)) >= 1 and step > 0
+        ):
+            if compute.leads and time.monotonic() - judged > JUDGE_SECONDS:
                 judge()
-            rate = learning_rate(step, fraction(step, minutes(), config), config)
+            rate = learning_rate(step, done, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            value, figures = task.loss(model, next(task.batches), run.rng)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
+            batch = move(next(task.batches), compute.device)
+            while True:
+                try:
+                    optimizer.zero_grad(set_to_none=True)
+                    figures = backward(network, batch, pieces, scaler)
+                    break
+                except torch.OutOfMemoryError as error:
+                    if compute.parts > 1 or len(batch.chunk(2 * pieces)) <= pieces:
+                        raise DeepsepError("the device's memory is full; use a smaller --batch") from error
+                    pieces *= 2
+                    if run.on_note:
+                        run.on_note(
+                            f"the device's memory is full: each batch is taken in {pieces} parts from here"
+                        )
+            scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             with uninterrupted():
                 if torch.isfinite(norm):
-                    optimizer.step()
+                    scaler.step(optimizer)
+                    learnt = True
+                scaler.update()
                 step += 1
                 blend(average, model, min(config.ema, (step + 1) / (step + 10)))
             for key, figure in figures.items():
-                if math.isfinite(figure):
-                    smooth[key] = smooth.get(key, figure) + SMOOTHING * (figure - smooth.get(key, figure))
-            if run.on_step:
+                value = float(figure)
+                if math.isfinite(value):
+                    smooth[key] = smooth.get(key, value) + SMOOTHING * (value - smooth.get(key, value))
+            if run.on_step and compute.leads:
                 run.on_step(status())
-            if time.monotonic() - saved > 60 * config.save_minutes:
+            if learnt and time.monotonic() - saved > 60 * config.save_minutes:
                 save()
     except KeyboardInterrupt:
-        pass
+        if not learnt:
+            raise
+    if not learnt:
+        raise DeepsepError("no step had finite gradients, so nothing is saved; try a lower learning rate")
     model.eval()
     save()
-    return average, TrainResult(status(), finished)
+    if run.former and finished and compute.leads:
+        run.former.drop()
+    kept = run.former.folder if run.former and run.former.folder.exists() else None
+    return average, TrainResult(status(), finished, kept)
+
+
+def noise_of(run: Run[Any], seed: int) -> torch.Generator:
+    """The generator of a loss's noise: the run's own, or one on its device that all processes share."""
+    if run.compute.device.type == "cpu" and run.compute.parts == 1:
+        return run.rng
+    return torch.Generator(run.compute.device).manual_seed(seed)
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """A batch on a device; the copy to a GPU runs beside its work."""
+    if device.type == "cuda":
+        return batch.pin_memory().to(device, non_blocking=True)
+    return batch.to(device)
+
+
+def backward(
+    module: nn.Module,
+    batch: Any,
+    pieces: int,
+    scaler: torch.amp.GradScaler,
+) -> dict[str, Tensor]:
+    """Add up the gradients of a batch, taken in so many pieces; return the figures of the last."""
+    figures: dict[str, Tensor] = {}
+    parts = batch.chunk(pieces) if pieces > 1 else [batch]
+    for part in parts:
+        value, figures = module(part)
+        scaler.scale(value / len(parts)).backward()
+    return figures
+
+
+def agreed(done: float, compute: Compute) -> float:
+    """The leading process's share of the run, so that all processes end at the same step."""
+    if compute.parts == 1:
+        return done
+    told = torch.tensor(done, dtype=torch.float64, device=compute.device)
+    distributed.broadcast(told, 0)
+    return float(told)
 
 
 def learning_rate(step: int, done: float, config: TrainConfig) -> float:
     """The learning rate at a step: linear warm-up, then a cosine that ends at a fiftieth of the highest."""
     warm = min(1.0, (step + 1) / config.warmup)
     return config.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the block ends, so that a step is taken whole and files are written together."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    kept = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if received:
-            signal.raise_signal(received[0])
 
 
 def fraction(step: int, minutes: float, config: TrainConfig) -> float:

@@ -12,11 +12,14 @@ from torch import Tensor
 from ..config import PriorTraining, SpectralFlowConfig, Start, WaveformFlowConfig, to_dict
 from ..flows.flow import Flow
 from ..inference.domain import Domain, Task
-from ..inference.losses import prior_loss
+from ..inference.draws import Draws
+from ..inference.losses import Figures, prior_loss
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
 from ..spectral.domain import SpectralDomain
+from .devices import computing, lead_first, quiet_unless_leading, start_or_resume
+from .former import former_of
 from .loop import Run, train
 from .runs import (
     describe,
@@ -82,43 +85,46 @@ def train_prior(
     folders.check_name(source)
     domain.check_training(training, flow)
     folders.check_domain(out, domain)
-    rng = torch.Generator().manual_seed(training.seed)
-    with fresh_weights(training.seed):
-        prior = domain.build_flow(flow, rng)
-    identity: dict[str, Any] = {"kind": "prior", "source": source, "flow": to_dict(flow)}
-    identity |= {k: v for k, v in domain.to_config().items() if k != "domain"}
-    remarks, _ = prepare(out, source, identity, [recordings], start, listener)
-    if listener.note and source in encoder_sources(out):
-        listener.note(
-            f"note: the encoder in {out} learnt beside the former prior of {source} and stays as it is; "
-            f"to renew it afterwards: deepsep train-encoder --priors {out} --overwrite"
-        )
-    cache = out / "training" / "cache" / source
-    with remove_empty_folders_on_error(cache, out):
-        examples = domain.examples(recordings, training, cache, rng, listener)
-    if start != "resume":
-        domain.initialise(prior, examples, rng)
+    with computing(training, listener) as compute:
+        checkpoint = out / "training" / f"{source}.safetensors"
+        start, listener = start_or_resume(start, checkpoint), quiet_unless_leading(listener, compute)
+        rng = torch.Generator().manual_seed(training.seed + compute.part)
+        with fresh_weights(training.seed):
+            prior = domain.build_flow(flow, rng)
+        identity: dict[str, Any] = {"kind": "prior", "source": source, "flow": to_dict(flow)}
+        identity |= {k: v for k, v in domain.to_config().items() if k != "domain"}
+        remarks, _ = prepare(out, source, identity, [recordings], start, listener)
+        if listener.note and source in encoder_sources(out):
+            listener.note(
+                f"note: the encoder in {out} learnt beside the former prior of {source} and stays as it is; "
+                f"to renew it afterwards: deepsep train-encoder --priors {out} --overwrite"
+            )
+        cache = out / "training" / "cache" / source
+        with remove_empty_folders_on_error(cache, out), lead_first(compute):
+            examples = domain.examples(recordings, training, cache, rng, listener)
+        if start != "resume":
+            domain.initialise(prior, examples, rng)
 
-    def loss(module: Flow, x: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        # score matching differentiates twice and costs four times as much: now and then, with as much more weight
-        now = int(torch.randint(SCORE_EVERY, (1,), generator=rng)) == 0
-        weight = SCORE_EVERY * training.score_weight if now else 0.0
-        return prior_loss(module, x, rng, weight, domain.score_scale)
+        def loss(module: Flow, x: Tensor, draws: Draws) -> tuple[Tensor, Figures]:
+            # score matching differentiates twice and costs four times as much: now and then, with as much more weight
+            weight = SCORE_EVERY * training.score_weight if draws.once_in(SCORE_EVERY) else 0.0
+            return prior_loss(module, x, draws, weight, domain.score_scale)
 
-    def save(average: Flow, status: Status) -> None:
-        about = {
-            "licence": licence,
-            "data": {"hours": round(examples.hours, 3), "folders": [p.name for p in recordings]},
-            "training": describe(training, status.step, score_weight=training.score_weight),
-            "held_out": round_figures(status.held_out),
-        }
-        folders.save_prior(out, source, average, domain, about)
+        def save(average: Flow, status: Status) -> None:
+            about = {
+                "licence": licence,
+                "data": {"hours": round(examples.hours, 3), "folders": [p.name for p in recordings]},
+                "training": describe(training, status.step, score_weight=training.score_weight),
+                "held_out": round_figures(status.held_out),
+            }
+            folders.save_prior(out, source, average, domain, about)
 
-    task = Task(
-        examples.batches, loss, lambda average: held_out_bits(average, examples.held_out, domain.sigmas)
-    )
-    run: Run[Flow] = Run(
-        checkpoint=out / "training" / f"{source}.safetensors", identity=identity, rng=rng,
-        resume=start == "resume", remarks=remarks, on_save=save, on_step=listener.step,
-    )  # fmt: skip
-    return train(prior, task, training, run)[1]
+        held_out = examples.held_out.to(compute.device)
+        task = Task(examples.batches, loss, lambda average: held_out_bits(average, held_out, domain.sigmas))
+        run: Run[Flow] = Run(
+            checkpoint=checkpoint, identity=identity, rng=rng,
+            compute=compute,
+            resume=start == "resume", remarks=remarks, on_save=save, on_step=listener.step, on_note=listener.note,
+            former=former_of(out, source, [source]),
+        )  # fmt: skip
+        return train(prior, task, training, run)[1]

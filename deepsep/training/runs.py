@@ -126,7 +126,7 @@ def round_figures(figures: Mapping[str, float], digits: int = 4) -> dict[str, fl
 @torch.no_grad()
 def held_out_bits(flow: Flow, x_bdn: Tensor, sigmas: Sequence[float]) -> dict[str, float]:
     """Bits per dimension of unseen x (b, d, n) at some noise levels."""
-    noise = torch.randn(x_bdn.shape, generator=torch.Generator().manual_seed(2))
+    noise = torch.randn(x_bdn.shape, generator=torch.Generator().manual_seed(2)).to(x_bdn)
     return {
         f"bits/dim at {sigma:g}": float(
             bits_per_dim(flow.log_prob(x_bdn + sigma * noise, sigma), x_bdn.shape)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..flows.flow import Flow
-from ..inference.losses import capped_sdr, gaussian_elbo, sdr_figures
+from ..inference.draws import Draws
+from ..inference.losses import Figures, capped_sdr, gaussian_elbo, sdr_figures
 from .encoder import WaveformPosterior
 from .likelihood import SumLikelihood
 
@@ -23,7 +23,7 @@ ELBO_SIGMA = 0.1  # noise level at which the priors judge, and width of the cons
 
 def sleep_loss(
     posterior: WaveformPosterior, stems_bkdt: Tensor, density_weight: float = 0.2
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, Figures]:
     """Simulated mixtures with known sources: the negative SDR of q's mean in dB, plus -log q(s_true | m) in nats."""
     error = stems_bkdt - posterior.mean
     power_bk, missed_bk = (v.square().flatten(2).sum(2) for v in (stems_bkdt, error))
@@ -35,7 +35,7 @@ def sleep_loss(
 
 
 def elbo(
-    posterior: WaveformPosterior, priors: Sequence[Flow], mix_b1t: Tensor, rng: torch.Generator
-) -> tuple[Tensor, dict[str, float]]:
+    posterior: WaveformPosterior, priors: Sequence[Flow], mix_b1t: Tensor, draws: Draws
+) -> tuple[Tensor, Figures]:
     """`gaussian_elbo` on samples (thesis Algorithm 3, Eq. 13), in nats a sample."""
-    return gaussian_elbo(posterior.mean, posterior.log_std, priors, SumLikelihood(mix_b1t), rng, ELBO_SIGMA)
+    return gaussian_elbo(posterior.mean, posterior.log_std, priors, SumLikelihood(mix_b1t), draws, ELBO_SIGMA)

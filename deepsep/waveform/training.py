@@ -13,6 +13,8 @@ from torch import Tensor
 from ..config import EncoderTraining, WaveformConfig
 from ..errors import DeepsepError
 from ..inference.domain import Task, TaskRun
+from ..inference.draws import Draws
+from ..inference.losses import Figures
 from ..inference.mixture import mix
 from ..inference.model import Model
 from ..recordings.banks import HELD_OUT, SampleBank
@@ -22,7 +24,6 @@ from .losses import elbo, sleep_loss
 
 __all__ = ["build_bank", "encoder_task"]
 
-Figures = dict[str, float]
 TEST_MIXTURES = 64
 
 
@@ -66,26 +67,28 @@ def encoder_task(
             yield draw([bank for bank, _ in banks], training.batch, run.rng)
 
     def loss(
-        encoder: Callable[[Tensor], WaveformPosterior], stems: Tensor, rng: torch.Generator
+        encoder: Callable[[Tensor], WaveformPosterior], stems: Tensor, draws: Draws
     ) -> tuple[Tensor, Figures]:
         posterior = encoder(mix(stems))
-        value = torch.zeros(())
+        value = stems.new_zeros(())
         figures: Figures = {}
         if training.objective != "elbo":
             value, figures = sleep_loss(posterior, stems)
         if training.objective != "simulated":
             half = max(1, training.batch // 2)  # the priors cost more than the encoder
             if songs:
-                heard = mix(at_level(songs.stretches(half, config.window, rng, vary=False)[:, None]))
+                unlabelled = songs.stretches(half, config.window, run.rng, vary=False)
+                heard = mix(at_level(unlabelled[:, None])).to(stems.device)
                 judged = encoder(heard)
             else:
                 heard, judged = mix(stems[:half]), WaveformPosterior(*(v[:half] for v in posterior))
-            bound, more = elbo(judged, flows, heard, rng)
+            bound, more = elbo(judged, flows, heard, draws)
             value = value - (bound if training.objective == "elbo" else training.elbo_weight * bound)
             figures |= more
         return value, figures
 
     test = draw([bank for _, bank in banks], TEST_MIXTURES, torch.Generator().manual_seed(1))
+    test = test.to(run.compute.device)
 
     @torch.no_grad()
     def evaluate(average: WaveformEncoder) -> Figures:

@@ -13,6 +13,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from ...audio.files import probe
 from ...audio.info import AudioInfo
 from ...errors import DeepsepError
-from ..staged import StagedFiles
+from ...staging import StagedFiles
 from . import sound
 from .drawing import (
     GREY,
@@ -66,8 +67,11 @@ def write_report(
     priors: Mapping[str, object],
     uncertainty: Mapping[str, NDArray[Any]] | None = None,
     seconds: float | None = None,
-) -> None:
+    staged: StagedFiles | None = None,
+) -> str:
     """Write the page of one separated track; an existing one is replaced only when the new one is complete.
+
+    Returns what a reader should know of it, "" for nothing.
 
     Args:
         path: the page, an .html file; missing folders are created.
@@ -80,6 +84,7 @@ def write_report(
         uncertainty: stem -> its uncertainty, (n,) over time or (f, n) with the lowest frequency first,
             evenly over the whole track. Finite, 0 is certain; all stems are drawn on one scale.
         seconds: how long the separation took.
+        staged: where the page waits, among the track's other files; by default it is a unit of its own.
 
     Raises DeepsepError when a file cannot be read or the page cannot be written, ValueError for uncertainty
     of another shape, of another value or of something that is not a stem.
@@ -96,24 +101,27 @@ def write_report(
     rate = sound.page_rate(infos[0].rate)
     kbps = sound.choose_bitrate(infos)
 
-    staged = StagedFiles({"page": path})
-    try:
-        scratch = staged.scratch(staged.temporary["page"].parent)
-        with scratch.open("w+b") as sounds, staged.temporary["page"].open("wb") as page:
-            tracks = [
-                Track(name, colour, info, sound.embed(info, rate, kbps, index, sounds))
-                for index, (name, colour, info) in enumerate(sources)
-            ]
-            head, tail = render(tracks, rate, title, settings, priors, uncertainty, seconds)
-            page.write(head)
-            sounds.seek(0)
-            shutil.copyfileobj(sounds, page)
-            page.write(tail)
-        staged.commit()
-    except OSError as error:
-        raise DeepsepError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        staged.abort()
+    with ExitStack() as stack:
+        waiting = staged or stack.enter_context(StagedFiles({"page": path}))
+        target = waiting.temporary_of(path)
+        try:
+            with waiting.scratch(target.parent).open("w+b") as sounds, target.open("wb") as page:
+                heard = [sound.embed(info, rate, kbps, index, sounds) for index, info in enumerate(infos)]
+                tracks = [
+                    Track(*source, picture) for source, (picture, _) in zip(sources, heard, strict=True)
+                ]
+                head, tail = render(tracks, rate, title, settings, priors, uncertainty, seconds)
+                page.write(head)
+                sounds.seek(0)
+                shutil.copyfileobj(sounds, page)
+                page.write(tail)
+        except OSError as error:
+            raise DeepsepError(f"{path}: cannot be written ({error.strerror})") from None
+        if staged is None:
+            waiting.commit()
+    if not any(clipped for _, clipped in heard):
+        return ""
+    return f"the page's sound and picture are clipped at {20 * math.log10(sound.CEILING):.0f} dB above full scale"
 
 
 def check_uncertainty(name: str, values: NDArray[Any]) -> Values:

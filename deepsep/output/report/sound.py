@@ -36,6 +36,7 @@ __all__ = [
 PIECE_SECONDS = 15
 MARGIN_SECONDS = 0.1  # more than the codec looks back or ahead
 FADE_SECONDS = 0.02
+CEILING = 16.0  # the encoder ends the process on samples far beyond full scale, from 1e5 or so
 
 # kbit/s in stereo, and the size of the page's audio, in bytes, up to which it is chosen
 BITRATES = ((128, 23.5e6), (112, 23.5e6), (96, 100e6), (64, math.inf))
@@ -54,20 +55,26 @@ def choose_bitrate(infos: Iterable[AudioInfo]) -> int:
     return next(kbps for kbps, limit in BITRATES if kbps * bytes_per_kbps <= limit)
 
 
-def embed(info: AudioInfo, page_rate: int, kbps: int, track: int, page: IO[bytes]) -> Picture:
-    """Append the pieces of a file to `page` and return its picture, in one pass over the file.
+def embed(info: AudioInfo, page_rate: int, kbps: int, track: int, page: IO[bytes]) -> tuple[Picture, bool]:
+    """Append the pieces of a file to `page`, in one pass over the file; return its picture, and whether it is clipped.
 
-    `track` is its number on the page. Raises DeepsepError as `read_blocks` does.
+    `track` is its number on the page. Samples beyond `CEILING` are clipped. Raises DeepsepError as `read_blocks` does.
     """
-    overview = Overview(page_rate)
-    folded = (fold_to_stereo(block) for block in read_blocks(info.path))
-    blocks = overview.measure(resample_blocks(folded, info.rate, page_rate))
+    overview, clipped = Overview(page_rate), False
+
+    def fold() -> Iterator[Samples]:
+        nonlocal clipped
+        for block in read_blocks(info.path):
+            clipped = clipped or bool(np.abs(block).max() > CEILING)
+            yield fold_to_stereo(clip(block))
+
+    blocks = overview.measure(resample_blocks(fold(), info.rate, page_rate))
     pieces = split_pieces(blocks, PIECE_SECONDS * page_rate, round(MARGIN_SECONDS * page_rate))
     for index, mp3 in enumerate(map_in_parallel(lambda piece: encode_mp3(piece, page_rate, kbps), pieces)):
         page.write(b'<script type="text/plain" id="sound-%d-%d">' % (track, index))
         page.write(base64.b64encode(mp3))
         page.write(b"</script>\n")
-    return overview.picture()
+    return overview.picture(), clipped
 
 
 def map_in_parallel(encode: Callable[[Samples], bytes], pieces: Iterable[Samples]) -> Iterator[bytes]:
@@ -81,6 +88,11 @@ def map_in_parallel(encode: Callable[[Samples], bytes], pieces: Iterable[Samples
                 yield waiting.popleft().result()
         for future in waiting:
             yield future.result()
+
+
+def clip(samples_ct: Samples) -> Samples:
+    """Samples between `CEILING` and its negative."""
+    return np.clip(samples_ct, -CEILING, CEILING)
 
 
 def fold_to_stereo(samples_ct: Samples) -> Samples:
@@ -127,7 +139,7 @@ def encode_mp3(samples_ct: Samples, rate: int, kbps: int) -> bytes:
             compression_level=min(level, 0.9999),
         ) as sound:
             for start in range(0, samples_ct.shape[1], WRITE_FRAMES):
-                sound.write(samples_ct[:, start : start + WRITE_FRAMES].T)
+                sound.write(clip(samples_ct[:, start : start + WRITE_FRAMES]).T)
     except sf.LibsndfileError as error:
         raise DeepsepError(f"mp3 for the report could not be encoded ({error.error_string})") from None
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Files that appear only when they are complete: written under temporary names, then renamed all at once.
+"""What the writers of stems share: one open file per stem, and an end with all files or none.
 
 Shape suffixes: k stem, c channel, t sample. Samples are float32, full scale is 1.0.
 """
@@ -6,8 +6,6 @@ Shape suffixes: k stem, c channel, t sample. Samples are float32, full scale is 
 from __future__ import annotations
 
 import math
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,81 +16,20 @@ import soundfile as sf
 
 from ..audio.info import Samples
 from ..errors import DeepsepError
+from ..staging import StagedFiles, place_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["StagedFiles", "StagedWriter", "StemSpool", "shared_gain"]
+__all__ = ["StagedWriter", "StemSpool", "shared_gain"]
 
-# libsndfile's Vorbis writer puts a whole call on the stack and crashes on long ones.
-WRITE_FRAMES = 4096
+WRITE_FRAMES = 1 << 16
+VORBIS_FRAMES = 4096  # libsndfile's Vorbis writer puts a whole call on the stack and crashes on long ones
 
 
 def shared_gain(peak: float, ceiling: float) -> float:
     """The factor for all stems of a track: 1.0, or what brings `peak` down to `ceiling`."""
     return 1.0 if peak <= ceiling else ceiling / peak
-
-
-class StagedFiles:
-    """Temporary files beside their targets, which `commit` renames all at once.
-
-    Write each file to its path in `temporary`. Missing folders are created; `abort` removes them again.
-    Raises DeepsepError when a folder cannot be created.
-    """
-
-    def __init__(self, targets: Mapping[str, Path]) -> None:
-        self.targets = dict(targets)
-        self.created: list[Path] = []
-        self.scratches: list[Path] = []
-        try:
-            for target in self.targets.values():
-                self.make_folder(target.absolute().parent)
-        except OSError as error:
-            self.abort()
-            raise DeepsepError(f"{target.parent}: cannot be created ({error.strerror})") from None
-        self.temporary = {name: self.scratch(target.absolute().parent) for name, target in targets.items()}
-
-    def scratch(self, folder: Path) -> Path:
-        """A new temporary name in `folder`, removed by `commit` and by `abort`."""
-        # Not made from the target's name, which may be as long as the system allows.
-        path = folder / f".{uuid.uuid4().hex[:12]}.part"
-        self.scratches.append(path)
-        return path
-
-    def commit(self) -> None:
-        """Rename every temporary file to its target. Raises DeepsepError when the system refuses."""
-        try:
-            for name, target in self.targets.items():
-                os.replace(self.temporary[name], target)
-        except OSError as error:
-            self.abort()
-            raise DeepsepError(f"{target}: cannot be written ({error.strerror})") from None
-        self.remove_scratch()
-
-    def abort(self) -> None:
-        """Remove the temporary files and the folders created here that are empty."""
-        self.remove_scratch()
-        for folder in reversed(self.created):
-            try:
-                folder.rmdir()
-            except OSError:
-                continue  # another program has put a file there
-        self.created = []
-
-    def make_folder(self, folder: Path) -> None:
-        """Create a folder and those above it that are missing; note them for `abort`."""
-        missing = [part for part in (folder, *folder.parents) if not part.exists()]
-        for part in reversed(missing):
-            part.mkdir(exist_ok=True)
-            self.created.append(part)
-        if not folder.is_dir():
-            raise NotADirectoryError(20, "a file is in the way")
-
-    def remove_scratch(self) -> None:
-        """Remove the temporary files that are left."""
-        for path in self.scratches:
-            path.unlink(missing_ok=True)
-        self.scratches = []
 
 
 class StemSpool:
@@ -116,6 +53,7 @@ class StemSpool:
         self.frames = 0
         self.channels = channels
         self.limit_frames = limit_frames
+        self.step = VORBIS_FRAMES if formats.get("subtype") == "VORBIS" else WRITE_FRAMES
         self.paths = dict(paths)
         self.files: list[sf.SoundFile] = []
         for path in paths.values():
@@ -125,7 +63,7 @@ class StemSpool:
                     self.files[-1].comment = comment
             except sf.LibsndfileError as error:
                 self.close()
-                raise DeepsepError(f"{path.parent}: cannot be written ({error.error_string})") from None
+                raise DeepsepError(f"{place_of(path)}: cannot be written ({error.error_string})") from None
 
     def write(self, stems: Samples) -> None:
         """Append (k, c, t).
@@ -137,7 +75,7 @@ class StemSpool:
             raise ValueError(f"expected stems of shape {(*expected, 't')}, got {stems.shape}")
         if not stems.size:
             return
-        peak = float(np.abs(stems).max())
+        peak = max(float(stems.max()), -float(stems.min()))  # NaN where there is one
         if not math.isfinite(peak):
             broken = list(self.paths)[int(np.argmin(np.isfinite(stems).all(axis=(1, 2))))]
             raise DeepsepError(f"stem {broken} came out NaN or infinite; try other steps or another model")
@@ -148,9 +86,9 @@ class StemSpool:
                 "a wav file cannot grow past 4 GiB; use --format flac, or cut the track in two"
             )
         for file, stem in zip(self.files, stems, strict=True):
-            for start in range(0, stem.shape[1], WRITE_FRAMES):
+            for start in range(0, stem.shape[1], self.step):
                 try:
-                    file.write(stem[:, start : start + WRITE_FRAMES].T)
+                    file.write(stem[:, start : start + self.step].T)
                 except sf.LibsndfileError as error:
                     raise DeepsepError(
                         f"writing the stems failed ({error.error_string}); is the disk full?"
@@ -166,26 +104,35 @@ class StemSpool:
 class StagedWriter:
     """Base of the writers of one track's stems: a context manager that leaves all of its files, or none.
 
-    `gain_db` is the gain applied to all stems, at most 0 dB, known after `close`. A subclass sets `spool` and
-    `staged`, and overrides `finish`.
+    `gain_db` is the gain applied to all stems, at most 0 dB, and `notes` say what of the tags was left out; both are
+    known after `close`. A subclass sets `spool` and
+    overrides `finish`. With `staged`, the files wait there, among others of the track, for whoever commits them all;
+    without, `close` commits.
     """
 
     gain_db = 0.0
     is_open = True
     spool: StemSpool
-    staged: StagedFiles
+
+    def __init__(self, targets: Mapping[str, Path], staged: StagedFiles | None) -> None:
+        self.alone = staged is None
+        self.notes: list[str] = []
+        self.staged = StagedFiles(targets) if staged is None else staged
+        self.temporary = {name: self.staged.temporary_of(path) for name, path in targets.items()}
 
     def write(self, stems: Samples) -> None:
         """Append a block of shape (k, c, t), stems in their order."""
         self.spool.write(stems)
 
     def close(self) -> None:
-        """Complete every file and rename it to its target; a second call does nothing."""
+        """Complete every file, and rename it to its target unless others are waited for; once."""
         if not self.is_open:
             return
         try:
             self.spool.close()
             self.finish()
+            if self.alone:
+                self.staged.commit()
             self.is_open = False
         finally:
             self.abort()
@@ -196,10 +143,11 @@ class StagedWriter:
             return
         self.is_open = False
         self.spool.close()
-        self.staged.abort()
+        if self.alone:
+            self.staged.abort()
 
     def finish(self) -> None:
-        """Make the target files out of the closed spool and commit them."""
+        """Make the temporary files out of the closed spool."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

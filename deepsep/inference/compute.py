@@ -1,0 +1,68 @@
+"""Where a training computes, and in which precision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+__all__ = ["Compute", "bfloat16_pays", "tensor_float_32"]
+
+PROBE = 384  # channels of the convolution that is timed
+PAYS = 1.15  # times faster that bfloat16 must be to be worth it
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """A device, and the reduced precision of networks there, None for single precision.
+
+    Of a training in several processes this is number `part` of `parts`.
+    """
+
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 (never changed)
+    dtype: torch.dtype | None = None
+    part: int = 0
+    parts: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and talks for all."""
+        return self.part == 0
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Within, networks compute in `dtype`."""
+        return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+
+def bfloat16_pays() -> bool:
+    """Whether this CPU runs convolutions in bfloat16 faster than in single precision, by trying both.
+
+    Some have instructions for it (AVX512-BF16, AMX); others imitate it, many times slower.
+    """
+    layer, x = nn.Conv1d(PROBE, PROBE, 3), torch.zeros(8, PROBE, 64)
+
+    def seconds(dtype: torch.dtype) -> float:
+        tried = []
+        with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            for _ in range(4):
+                began = time.perf_counter()
+                layer(x)
+                tried.append(time.perf_counter() - began)
+        return min(tried)
+
+    return seconds(torch.float32) > PAYS * seconds(torch.bfloat16)
+
+
+@contextmanager
+def tensor_float_32() -> Iterator[None]:
+    """Within, GPUs may round the factors of matrix products to 19 bits, several times faster."""
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(kept)

@@ -1,0 +1,345 @@
+"""Training and separation on a device of their own, in a lower precision, in little memory, in several processes.
+
+PyTorch's meta device has shapes and no values: whatever is left on the CPU is an error there, as on a GPU.
+"""
+
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from cli_fixtures import noise, record
+from conftest import DOMAIN, SMALL, SOURCES
+
+from deepsep import load_priors
+from deepsep.config import (
+    SpectralEncoderConfig,
+    SpectralFlowConfig,
+    SpectralSgldConfig,
+    TrainConfig,
+    WaveformConfig,
+    WaveformEncoderConfig,
+    WaveformFlowConfig,
+    WaveformSgldConfig,
+)
+from deepsep.errors import DeepsepError
+from deepsep.inference.chunks import Window
+from deepsep.inference.compute import Compute
+from deepsep.inference.domain import Separation, Task, Track
+from deepsep.inference.draws import Draws
+from deepsep.inference.losses import prior_loss
+from deepsep.inference.model import Model
+from deepsep.inference.settings import Settings
+from deepsep.progress import Listener
+from deepsep.spectral.encoder import mixture_features
+from deepsep.spectral.infer import stationary_gains
+from deepsep.spectral.losses import contrast_loss, elbo, sleep_loss
+from deepsep.spectral.mixtures import Mixtures
+from deepsep.spectral.spectrum import Spectrum
+from deepsep.training import devices
+from deepsep.training.loop import Run, train
+from deepsep.waveform import losses as waveform_losses
+from deepsep.waveform.domain import WaveformDomain
+
+GPU = torch.device("meta")
+FRAMES = 16
+WAVEFORM = WaveformDomain(waveform=WaveformConfig(window=64))
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Models on a device without values; its generators are the CPU's, whose values nobody asks for."""
+    generator = torch.Generator()
+    make = staticmethod(lambda cls, device="cpu": generator)
+    models = spectral_model(), waveform_model()
+    monkeypatch.setattr(torch, "Generator", type("Generator", (), {"__new__": make}))
+    return Pretended(*(model.to("meta") for model in models), Draws(generator))
+
+
+class Pretended(NamedTuple):
+    """Models on the GPU, and random numbers."""
+
+    spectral: Model
+    waveform: Model
+    draws: Draws
+
+
+def spectral_model():
+    shape = SpectralFlowConfig(channels=SMALL.bands, steps=2, hidden=4, layers=1)
+    net = SpectralEncoderConfig(bands=SMALL.bands, widths=(4,), bottleneck=2, deep=1)
+    priors = {name: DOMAIN.build_flow(shape) for name in SOURCES}
+    return Model(DOMAIN, priors, DOMAIN.build_encoder(net, len(SOURCES)))
+
+
+def waveform_model():
+    flow = WaveformFlowConfig(flows=1, hidden=4, layers=1)
+    encoder = WAVEFORM.build_encoder(WaveformEncoderConfig(hidden=4, layers=2), 2)
+    return Model(WAVEFORM, {name: WAVEFORM.build_flow(flow) for name in "ab"}, encoder)
+
+
+def some_mixtures(b=2):
+    k, d, n = len(SOURCES), SMALL.bands, FRAMES
+    return Mixtures(
+        torch.rand(b, 4, d, n), torch.rand(b, d, n), torch.rand(b, k, d, n), torch.rand(b, k, d, n),
+        torch.eye(k).expand(b, -1, -1),
+    ).to(GPU)  # fmt: skip
+
+
+def differentiate(value, *modules):
+    """The gradients of a loss; all of it lies on the GPU."""
+    assert value.device == GPU
+    value.backward()
+    gradients = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
+    assert gradients and all(g.device == GPU for g in gradients)
+
+
+def test_a_tensor_that_is_left_on_the_cpu_is_an_error_here(pretend):
+    with pytest.raises(RuntimeError, match="device"):
+        torch.ones(2, device=GPU) + torch.ones(2)
+
+
+@pytest.mark.parametrize("score_weight", [0.0, 1.0])
+def test_a_prior_trains_on_a_gpu(pretend, score_weight):
+    flow = pretend.spectral.priors["drums"]
+    x = torch.randn(3, SMALL.bands, FRAMES, device=GPU)
+    value, figures = prior_loss(flow, x, pretend.draws, score_weight, DOMAIN.score_scale)
+    differentiate(value, flow)
+    assert all(figure.device == GPU for figure in figures.values())
+
+
+def test_an_encoder_trains_on_a_gpu(pretend):
+    model, m, spectrum = pretend.spectral, some_mixtures(), Spectrum(SMALL, device="meta")
+    value, _ = sleep_loss(model.encoder(mixture_features(m.mix_bcdn, spectrum)), m, spectrum)
+    bound, _ = elbo(model.encoder, list(model.priors.values()), m.mix_bcdn, spectrum, pretend.draws)
+    differentiate(value - bound, model.encoder)
+
+
+def test_priors_are_contrasted_on_a_gpu(pretend):
+    m, spectrum = some_mixtures(), Spectrum(SMALL, device="meta")
+    priors = list(pretend.spectral.priors.values())
+    start = stationary_gains(priors, spectrum)[..., 0]
+    value, _ = contrast_loss(priors, m, start, spectrum, pretend.draws, likelihood_weight=0)
+    differentiate(value, *priors)
+
+
+def test_priors_and_encoders_of_samples_train_on_a_gpu(pretend):
+    model = pretend.waveform
+    flow, encoder = model.priors["a"], model.encoder
+    value, _ = prior_loss(flow, torch.randn(2, 1, 64, device=GPU), pretend.draws, 0.0, WAVEFORM.score_scale)
+    differentiate(value, flow)
+    stems = torch.randn(2, 2, 1, 64, device=GPU)
+    posterior = encoder(stems.sum(1))
+    value, _ = waveform_losses.sleep_loss(posterior, stems)
+    bound, _ = waveform_losses.elbo(posterior, list(model.priors.values()), stems.sum(1), pretend.draws)
+    differentiate(value - bound, encoder)
+
+
+def separation_of(model, **settings):
+    groups = [[k] for k in range(len(model.sources))]
+    return Separation(Track(16000, 4000, 0.1), model, Settings(device="meta", **settings), groups)
+
+
+@pytest.mark.parametrize("method", ["encoder", "sgld"])
+@pytest.mark.parametrize("draws", [1, 3])
+def test_a_window_is_separated_on_a_gpu(pretend, method, draws):
+    sgld = SpectralSgldConfig(levels=2, steps=1)
+    separation = separation_of(pretend.spectral, method=method, sgld=sgld, draws=draws)
+    bins = Spectrum(SMALL, 16000).n_fft // 2 + 1
+    frames = torch.randn(2, bins, FRAMES, dtype=torch.complex64, device=GPU)
+    with torch.no_grad():
+        ((gains, *_),) = DOMAIN.infer([Window(frames, 0, FRAMES, FRAMES)], separation)
+    assert gains.device == GPU and gains.shape[:2] == (draws, len(SOURCES))
+
+
+def test_samples_are_separated_on_a_gpu(pretend):
+    sgld = WaveformSgldConfig(levels=2, steps=1, chains=1)
+    separation = separation_of(pretend.waveform, method="sgld", sgld=sgld)
+    with torch.no_grad():
+        ((stems, *_),) = WAVEFORM.infer([Window(torch.randn(1, 64, device=GPU), 0, 64, 64)], separation)
+    assert stems.device == GPU
+
+
+# -- precision and memory ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_bfloat16_is_left_out_where_it_is_slower(monkeypatch, pays):
+    monkeypatch.setattr(devices, "bfloat16_pays", lambda: pays)
+    said = []
+    with devices.computing(TrainConfig(bf16=True, device="cpu"), Listener(note=said.append)) as compute:
+        assert compute == Compute(torch.device("cpu"), torch.bfloat16 if pays else None)
+    assert len(said) == (0 if pays else 1) and all("slower on this CPU" in line for line in said)
+    with devices.computing(TrainConfig(device="cpu"), Listener(note=said.append)) as compute:
+        assert compute.dtype is None
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    with (
+        pytest.raises(DeepsepError, match="unknown device 'tpu'"),
+        devices.computing(TrainConfig(device="tpu"), Listener()),
+    ):
+        pass
+
+
+def squares(model, x, draws):
+    value = (model(x) - x.sum(1, keepdim=True) - 0.1 * draws.normal((len(x), 1), x.device)).square().mean()
+    return value, {"error": value.detach()}
+
+
+def numbered_batches(part=0, parts=1, rows=8):
+    """Endless batches, of each this process's part."""
+    for i in itertools.count():
+        yield torch.randn(rows, 3, generator=torch.Generator().manual_seed(i)).chunk(parts)[part]
+
+
+def run_in(folder, said):
+    return Run(
+        checkpoint=folder / "work" / "run.safetensors", identity={"kind": "test"},
+        rng=torch.Generator().manual_seed(1), on_note=said.append,
+    )  # fmt: skip
+
+
+def line():
+    torch.manual_seed(0)
+    return torch.nn.Linear(3, 1)
+
+
+class TooLarge:
+    """A loss on a device that holds so many rows."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __call__(self, model, x, draws):
+        if len(x) > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return ((model(x) - x.sum(1, keepdim=True)).square().mean()), {}
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_taken_in_parts(tmp_path):
+    config, found = TrainConfig(steps=5, device="cpu"), []
+    for rows in (8, 2):
+        said = []
+        task = Task(numbered_batches(), TooLarge(rows), lambda average: {})
+        model = line()
+        train(model, task, config, run_in(tmp_path / str(rows), said))
+        found.append(model.weight.detach())
+        assert said == [] if rows == 8 else "taken in 4 parts" in said[-1]
+    torch.testing.assert_close(*found)
+    task = Task(numbered_batches(), TooLarge(0), lambda average: {})
+    with pytest.raises(DeepsepError, match="use a smaller --batch"):
+        train(line(), task, config, run_in(tmp_path / "none", []))
+
+
+# -- several processes ---------------------------------------------------------------------------------------
+
+WORKER = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+from test_devices import line, numbered_batches, run_in, squares
+from deepsep.config import TrainConfig
+from deepsep.inference.domain import Task
+from deepsep.progress import Listener
+from deepsep.training import devices
+from deepsep.training.loop import train
+from dataclasses import replace
+from pathlib import Path
+config = TrainConfig(steps=20, device="cpu", seed=1, lr=0.05, warmup=1)
+with devices.computing(config, Listener()) as compute:
+    model = line()
+    task = Task(numbered_batches(compute.part, compute.parts), squares, lambda average: {{}})
+    run = replace(run_in(Path({folder!r}), []), compute=compute)
+    train(model, task, config, run)
+    torch.save(model.weight.detach(), Path({folder!r}) / f"{{compute.parts}}-{{compute.part}}.pt")
+"""
+
+
+def torchrun(processes, *words, **options):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        processes,
+        *words,
+    ]
+    return subprocess.Popen([*map(str, command)], **options)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
+    """Twenty steps with half a batch each: the same gradients, the same noise, the same weights."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    assert torchrun(2, script).wait(120) == 0
+    assert subprocess.run([sys.executable, str(script)], timeout=60).returncode == 0
+    whole = torch.load(tmp_path / "1-0.pt")
+    for part in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"2-{part}.pt"), whole, rtol=0, atol=1e-4)
+    assert (whole - line().weight).abs().max() > 1e-2
+
+
+PRIOR = """
+import os, signal, threading, time
+from pathlib import Path
+import deepsep
+
+folder = Path({folder!r})
+checkpoint = folder / "priors" / "training" / "hiss.safetensors"
+
+def die_after_a_checkpoint():
+    while not checkpoint.exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    threading.Thread(target=die_after_a_checkpoint, daemon=True).start()
+told = []
+deepsep.train_prior(
+    "hiss", folder / "data", folder / "priors",
+    flow=deepsep.SpectralFlowConfig(steps=1, hidden=4, layers=1),
+    training=deepsep.PriorTraining(steps=60, batch=2, frames=16, save_minutes=0.002, device="cpu"),
+    listener=deepsep.Listener(step=lambda status: told.append(status.step)),
+)
+with open(folder / "told.txt", "a") as file:
+    file.write(f"{{os.environ['RANK']}} {{told[:1]}} {{told[-1:]}}\\n")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_no_more_than_the_steps_since_the_last_checkpoint(tmp_path):
+    """torchrun starts all of them again with the same command, and they go on."""
+    for seed in range(3):
+        record(tmp_path / "data" / f"{seed}.wav", noise(4, seed=seed))
+    script = tmp_path / "prior.py"
+    script.write_text(PRIOR.format(folder=str(tmp_path)))
+    run = torchrun(2, "--max-restarts", 2, script, start_new_session=True)
+    try:
+        assert run.wait(200) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+    leader, other = sorted((tmp_path / "told.txt").read_text().splitlines())
+    first = int(re.fullmatch(r"0 \[(\d+)\] \[60\]", leader)[1])
+    assert first > 1, "it went on from a checkpoint"
+    assert other == "1 [] []", "one process talks"
+    assert load_priors(tmp_path / "priors").sources == ["hiss"]
+
+
+@pytest.mark.slow
+def test_a_training_command_of_two_processes_talks_once(tmp_path):
+    record(tmp_path / "data" / "a.wav", noise(4))
+    words = ("-m", "deepsep", "train-prior", "--source", "hiss", tmp_path / "data", "-o", tmp_path / "priors",
+             "--flow-steps", 1, "--hidden", 4, "--layers", 1, "--frames", 16, "--batch", 2, "--steps", 3,
+             "--device", "cpu")  # fmt: skip
+    run = torchrun(2, *words, stderr=subprocess.PIPE, text=True)
+    said = run.communicate(timeout=120)[1]
+    assert run.returncode == 0 and said.count("3 steps; held out") == 1, said
