@@ -84,7 +84,7 @@ def test_a_header_counted_among_the_samples_is_no_cut(tmp_path):
     assert audio.read(tmp_path / "a.wav")[0].shape[1] == len(SOUND)
 
 
-@pytest.mark.parametrize("rate", [1, 10, 999, 768_001, 10**8, 2**31 - 1])
+@pytest.mark.parametrize("rate", [1, 10, 999, 384_001, 10**8, 2**31 - 1])
 def test_a_rate_that_no_recording_has_is_one_line(rate, tmp_path):
     raw = bytearray(ENCODED["wav"])
     raw[24:28] = struct.pack("<I", rate)
