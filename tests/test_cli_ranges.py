@@ -84,3 +84,21 @@ def test_the_ends_of_a_range_are_taken(deepsep, priors):
         for end in (low, high):
             err = deepsep(command, f"{option}={number(end)}")[2]
             assert option not in err or "Missing" in err or "must be more than 0" in err, err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_what_fits_no_memory_is_one_line_and_no_other_error_is_hidden(error, deepsep, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("deepsep.training.prior.train_prior", fail)
+    assert "not enough memory" in deepsep.bad("train-prior", "data", "--source", "x")
+    error = RuntimeError("a mistake of ours")
+    with pytest.raises(RuntimeError, match="ours"):
+        deepsep("train-prior", "data", "--source", "x")

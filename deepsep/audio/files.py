@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ..config import bounds, ranges
 from ..errors import DeepsepError, MissingExtra
 from .decoders import ffmpeg, libsndfile, pyav
 from .info import BLOCK_FRAMES, AudioInfo, Samples, cut_short, file_type
+from .whole import check_whole, is_chained
 
 __all__ = ["AUDIO_SUFFIXES", "MAX_CHANNELS", "probe", "read", "read_blocks", "track_name"]
 
 MAX_CHANNELS = 8
+LOWEST_RATE, HIGHEST_RATE = bounds(ranges.Rate).values()  # Hz
 
 AUDIO_SUFFIXES = libsndfile.SUFFIXES | frozenset(
     ".m4a .mp4 .m4b .aac .alac .wma .webm .mka .mkv .mov .ac3 .wv .tta .ape".split()
@@ -48,17 +51,19 @@ def track_name(path: Path) -> str:
 def probe(path: Path | str) -> AudioInfo:
     """Rate, channels and length of the first audio stream of a file.
 
-    Raises DeepsepError when the file is missing, is a folder, is empty, is not audio, holds no sample or
-    has more than 8 channels; MissingExtra when it may need a decoder that is not installed.
+    Raises DeepsepError when the file is missing, is a folder, is empty, is not audio, holds no sample, is cut short,
+    or has more than 8 channels or a rate that no recording has; MissingExtra when it may need a decoder that is
+    not installed.
     """
     path = Path(path)
     check_file(path)
     header = libsndfile.probe(path)
-    if header is not None and libsndfile.states_length(header):
+    chained = header is not None and is_chained(path)
+    if header is not None and libsndfile.states_length(header) and not chained:
         info: AudioInfo | None = header
     else:
         info = pyav.probe(path) or ffmpeg.probe(path)
-        if info is None and header is not None and not has_fallback():
+        if info is None and header is not None and not has_fallback() and not chained:
             info = libsndfile.measure_length(header)
     if info is None:
         raise unreadable(path, no_length=header is not None)
@@ -66,6 +71,12 @@ def probe(path: Path | str) -> AudioInfo:
         raise DeepsepError(
             f"{path}: has {info.channels} channels; deepsep reads 1 to {MAX_CHANNELS}; mix it down first"
         )
+    if not LOWEST_RATE <= info.rate <= HIGHEST_RATE:
+        raise DeepsepError(
+            f"{path}: states a rate of {info.rate} Hz; deepsep reads {LOWEST_RATE} to {HIGHEST_RATE} Hz; "
+            "get the file again, or convert it"
+        )
+    check_whole(info)
     if info.frames == 0:
         raise no_samples(path)
     return info

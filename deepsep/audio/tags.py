@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import base64
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import DeepsepError
 
-__all__ = ["Tags", "read_tags", "write_tags", "write_what_fits"]
+__all__ = ["MAX_INFLATED", "Tags", "read_tags", "write_tags", "write_what_fits"]
+
+T = TypeVar("T")
 
 OGG_COVER = 1 << 22  # bytes; writing one takes time by the square of its size, 0.4 s for this
 
@@ -32,6 +35,9 @@ class Tags:
     cover: bytes | None = None
     cover_mime: str | None = None
 
+
+MAX_INFLATED = 32 * 1024**2  # bytes that a compressed ID3 frame may grow to: more than any cover
+MAX_TEXT = 1 << 16  # characters of a field
 
 # Field name (also its Vorbis comment) -> ID3v2 frame, MP4 atom.
 TAG_NAMES = {
@@ -54,9 +60,9 @@ def read_tags(path: Path | str) -> Tags:
     family = None if file is None else family_of(file)
     if file is None or family is None or file.tags is None:
         return Tags()
-    texts = {name: family.read_field(file, name) for name in TAG_NAMES}
-    fields = {name: text for name, text in texts.items() if text is not None}
-    cover = family.read_cover(file)
+    texts = {name: harmless(family.read_field, file, name) for name in TAG_NAMES}
+    fields = {name: text for name, text in texts.items() if text is not None and len(text) <= MAX_TEXT}
+    cover = harmless(family.read_cover, file)
     if cover is None:
         return Tags(fields=fields)
     return Tags(fields=fields, cover=cover[0], cover_mime=cover[1])
@@ -118,10 +124,37 @@ def open_file(path: Path | str) -> Any:
         import mutagen
     except ImportError:
         return None
+    harmless(bound_inflation)
+    return harmless(mutagen.File, path)
+
+
+def harmless(read: Callable[..., T], *arguments: Any) -> T | None:
+    """What a reader of tags finds, or None: broken tags are no reason to refuse the music, however they break it."""
     try:
-        return mutagen.File(path)
-    except mutagen.MutagenError:
-        return None  # broken tags are no reason to refuse the music
+        return read(*arguments)
+    except Exception:
+        return None
+
+
+def bound_inflation() -> None:
+    """Make mutagen leave out compressed ID3 frames that grow beyond `MAX_INFLATED`; of itself it knows no bound."""
+    frames: Any = import_module("mutagen.id3._frames")
+    frames.zlib = BoundedZlib
+
+
+class BoundedZlib:
+    """What mutagen uses of zlib."""
+
+    error = zlib.error
+
+    @staticmethod
+    def decompress(data: bytes) -> bytes:
+        """Decompress, at most to `MAX_INFLATED` bytes; zlib's error beyond."""
+        stream = zlib.decompressobj()
+        found = stream.decompress(data, MAX_INFLATED)
+        if not stream.eof:
+            raise zlib.error("it is cut short, or too large")
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from .. import __version__
 from ..errors import DeepsepError
 from . import contrast_priors, doctor, evaluate, priors, sample, separate, toy, train_encoder, train_prior
 from .command import Command, Group, UsageError
-from .common import INTERRUPTED, say
+from .common import INTERRUPTED, is_out_of_memory, say
 
 __all__ = ["app", "main"]
 
@@ -66,6 +66,11 @@ def main() -> None:
         raise SystemExit(INTERRUPTED) from None
     except DeepsepError as error:
         say(f"error: {error}")
+        raise SystemExit(1) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        say("error: not enough memory; try a smaller batch, network or excerpt")
         raise SystemExit(1) from None
     raise SystemExit(code)
 

@@ -19,7 +19,7 @@ import typer
 from ..errors import DeepsepError
 from ..progress import printable
 from ..staging import Scratch
-from .common import INTERRUPTED, say
+from .common import INTERRUPTED, is_out_of_memory, say
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -230,7 +230,7 @@ def so_far(seconds: float, length: float | None, took: float) -> str:
 
 def reason(error: BaseException, source: Path) -> str:
     """What went wrong with a track, in a line; raises again what no user can mend."""
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+    if is_out_of_memory(error):
         return f"{source}: not enough memory; try a smaller --batch-size"
     if isinstance(error, UnicodeError):
         return f"{source}: its name is no valid text, which a decoder needs; rename it"

@@ -49,10 +49,10 @@ def from_dict(kind: type[T], raw: dict[str, Any]) -> T:
     return kind(**values)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Read JSON of bounded depth. Raises ValueError for anything else."""
+def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
+    """Read JSON of bounded depth. Raises ValueError for anything else, and where `finite` for NaN and Infinity."""
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=refuse_constant if finite else None)
     except RecursionError:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from None
     level = [found]
@@ -62,6 +62,11 @@ def parse_json(text: str | bytes) -> Any:
     if level:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
     return found
+
+
+def refuse_constant(name: str) -> float:
+    """For NaN and Infinity, which Python's parser takes and the standard does not know."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def shorten(value: object) -> str:

@@ -61,7 +61,7 @@ class Range(NamedTuple):
 
 
 # sounds and spectra
-Rate = Annotated[int, Range(1000, 768_000)]  # Hz
+Rate = Annotated[int, Range(1000, 384_000)]  # Hz
 FftSize = Annotated[int, Range(64, 1 << 17)]
 Bins = Annotated[int, Range(1, 1 << 17)]
 Decibels = Annotated[float, Range(-200, 100)]

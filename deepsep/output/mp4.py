@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..config import parse_json, shorten
 from ..errors import DeepsepError
 
 __all__ = ["add_manifest", "read_manifest"]
@@ -65,7 +66,7 @@ def add_manifest(path: Path | str, manifest: Mapping[str, Any]) -> None:
 def parse_manifest(payload: bytes, path: Path) -> dict[str, Any]:
     """The JSON of a stem box. Raises DeepsepError unless it is a manifest."""
     try:
-        found = json.loads(payload.rstrip(b"\0").decode(), parse_constant=refuse_constant)
+        found = parse_json(payload.rstrip(b"\0").decode(), finite=True)
     except ValueError:
         raise DeepsepError(f"{path}: its stem box does not hold JSON; write the file again") from None
     if not isinstance(found, dict):
@@ -74,15 +75,12 @@ def parse_manifest(payload: bytes, path: Path) -> dict[str, Any]:
     stems = found.get("stems")
     number = isinstance(version, int | float) and not isinstance(version, bool)
     if not number or version < 1 or version % 1:
-        raise DeepsepError(f"{path}: its stem box has version {version!r}, a whole number from 1 is needed")
+        raise DeepsepError(
+            f"{path}: its stem box has version {shorten(version)!r}, a whole number from 1 is needed"
+        )
     if not isinstance(stems, list) or not all(isinstance(stem, dict) for stem in stems):
         raise DeepsepError(f"{path}: its stem box has no list of stems; write the file again")
     return found
-
-
-def refuse_constant(name: str) -> float:
-    """For NaN and Infinity, which Python's parser would take and players refuse."""
-    raise ValueError(f"{name} is no JSON")
 
 
 def make_box(kind: bytes, content: bytes) -> bytes:
