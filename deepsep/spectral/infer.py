@@ -123,8 +123,7 @@ class Inference:
 
     def encoder_gains(self) -> Tensor:
         """Wiener gains (b, k, d, n) at the mode of q."""
-        q = self.encode()
-        return cast(Tensor, q.log_gain.exp())
+        return self.encode().log_gain.exp()
 
     def initial_gains(self) -> Tensor:
         """Wiener gains (b, k, d, n) that a chain starts from: the encoder's, or those of the priors' mean spectra."""
