@@ -69,7 +69,6 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.skipif("DEEPSEP_FAULTS" not in os.environ, reason="minutes long: DEEPSEP_FAULTS=1 runs it")
 @pytest.mark.parametrize(("format", "old"), [("wav", True), ("flac", False)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_separation(kind, format, old, deepsep, priors, monkeypatch):

@@ -1,6 +1,9 @@
 """Stems are written all or none, and at one common gain."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from deepsep.audio import files as audio
 from deepsep.errors import DeepsepError
 from deepsep.output import stems
 from deepsep.output.stems import Encoding, StemWriter, check_format
+from deepsep.output.writer import CheckedFile
 
 RATE = 44100
 NAMES = ["vocals", "drums", "bass", "other"]
@@ -183,3 +187,63 @@ def test_what_check_format_lets_through_can_be_written(tmp_path, format, rate, c
         return
     paths, _ = write(tmp_path, music(9000, channels), ext=format, rate=rate, format=format)
     assert read(paths).shape == (4, channels, 9000)
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from deepsep.errors import DeepsepError
+from deepsep.output.stems import Encoding, StemWriter
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder, format = Path(sys.argv[1]), sys.argv[2]
+samples = 0.1 * np.random.default_rng(0).standard_normal((1, 2, 50000), np.float32)
+size = None
+for lacking in (0, 1, 1000, 4000, 20000):
+    path = folder / f"{lacking}.{format}"
+    real = StemWriter.convert
+
+    def convert(self, waiting):  # only the files in the final format are limited
+        if lacking:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size - lacking, resource.RLIM_INFINITY))
+        real(self, waiting)
+
+    StemWriter.convert = convert
+    try:
+        with StemWriter({"a": path}, 44100, 2, Encoding(format=format)) as writer:
+            writer.write(samples)
+    except DeepsepError as error:
+        print(lacking, error)
+    StemWriter.convert = real
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    size = size or path.stat().st_size
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["flac", "mp3", "ogg"])
+def test_the_last_bytes_that_a_full_disk_refuses_are_missed(tmp_path, format):
+    pytest.importorskip("resource")
+    run = subprocess.run(
+        [sys.executable, "-c", LIMITED, tmp_path, format], capture_output=True, text=True, check=True
+    )
+    told = run.stdout.splitlines()
+    assert [line.split()[0] for line in told] == ["1", "1000", "4000", "20000"]
+    assert all("writing the stems failed (File too large)" in line for line in told)
+    assert "Traceback" not in run.stderr
+    assert os.listdir(tmp_path) == [f"0.{format}"]
+
+
+@pytest.mark.parametrize("format", stems.FORMATS)
+def test_no_interrupt_is_lost_inside_of_libsndfile(tmp_path, format, monkeypatch):
+    real = CheckedFile.write
+
+    def interrupted(self, data):
+        signal.raise_signal(signal.SIGINT)
+        return real(self, data)
+
+    monkeypatch.setattr(CheckedFile, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "new", music(), ext=format, format=format)
+    assert os.listdir(tmp_path) == []

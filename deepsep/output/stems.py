@@ -152,12 +152,13 @@ class StemWriter(StagedWriter):
                 with sf.SoundFile(source) as file:
                     for block in read_all(file):
                         final.write((block * np.float32(gain))[None])
+                final.close()
             except sf.LibsndfileError as error:
                 raise DeepsepError(
                     f"{place_of(source)}: a temporary file cannot be read ({error.error_string})"
                 ) from None
             finally:
-                final.close()
+                final.abandon()
             source.unlink()  # now, not at the end: less disk space is needed at once
 
 

@@ -5,8 +5,9 @@ Shape suffixes: k stem, c channel, t sample. Samples are float32, full scale is 
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import soundfile as sf
 
 from ..audio.info import Samples
 from ..errors import DeepsepError
-from ..staging import StagedFiles, place_of
+from ..staging import StagedFiles, place_of, uninterrupted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,6 +31,22 @@ VORBIS_FRAMES = 4096  # libsndfile's Vorbis writer puts a whole call on the stac
 def shared_gain(peak: float, ceiling: float) -> float:
     """The factor for all stems of a track: 1.0, or what brings `peak` down to `ceiling`."""
     return 1.0 if peak <= ceiling else ceiling / peak
+
+
+class CheckedFile(io.FileIO):
+    """A file whose failed writes are remembered in `error`: libsndfile forgets those that come as it closes."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`; on failure return how much was written."""
+        view, done = memoryview(data), 0
+        try:
+            while done < len(view):
+                done += super().write(view[done:]) or 0
+        except OSError as error:
+            self.error = self.error or error
+        return done
 
 
 class StemSpool:
@@ -56,14 +73,20 @@ class StemSpool:
         self.step = VORBIS_FRAMES if formats.get("subtype") == "VORBIS" else WRITE_FRAMES
         self.paths = dict(paths)
         self.files: list[sf.SoundFile] = []
+        self.targets: list[CheckedFile] = []
         for path in paths.values():
             try:
-                self.files.append(sf.SoundFile(path, "w", rate, channels, **formats))
-                if comment:
-                    self.files[-1].comment = comment
-            except sf.LibsndfileError as error:
-                self.close()
-                raise DeepsepError(f"{place_of(path)}: cannot be written ({error.error_string})") from None
+                with uninterrupted():
+                    self.targets.append(CheckedFile(path, "w+"))
+                    self.files.append(sf.SoundFile(self.targets[-1], "w", rate, channels, **formats))
+                    if comment:
+                        self.files[-1].comment = comment
+            except BaseException as error:
+                self.abandon()
+                if not isinstance(error, sf.LibsndfileError | OSError):
+                    raise
+                why = error.error_string if isinstance(error, sf.LibsndfileError) else error.strerror
+                raise DeepsepError(f"{place_of(path)}: cannot be written ({why})") from None
 
     def write(self, stems: Samples) -> None:
         """Append (k, c, t).
@@ -85,20 +108,37 @@ class StemSpool:
             raise DeepsepError(
                 "a wav file cannot grow past 4 GiB; use --format flac, or cut the track in two"
             )
-        for file, stem in zip(self.files, stems, strict=True):
-            for start in range(0, stem.shape[1], self.step):
-                try:
-                    file.write(stem[:, start : start + self.step].T)
-                except sf.LibsndfileError as error:
-                    raise DeepsepError(
-                        f"writing the stems failed ({error.error_string}); is the disk full?"
-                    ) from None
+        # libsndfile calls back for every write, and an interrupt that came there would be lost
+        with uninterrupted():
+            for file, stem in zip(self.files, stems, strict=True):
+                for start in range(0, stem.shape[1], self.step):
+                    try:
+                        file.write(stem[:, start : start + self.step].T)
+                    except (sf.LibsndfileError, AssertionError) as error:
+                        raise self.failure(getattr(error, "error_string", "it stopped")) from None
 
     def close(self) -> None:
-        """Close the files; a second call does nothing."""
-        for file in self.files:
-            file.close()
-        self.files = []
+        """Close the files; a second call does nothing. Raises DeepsepError unless all was written."""
+        self.abandon()
+        targets, self.targets = self.targets, []
+        if any(target.error for target in targets):
+            raise self.failure("", targets)
+
+    def abandon(self) -> None:
+        """Close the files, whatever was written."""
+        with uninterrupted():
+            for file in self.files:
+                file.close()
+            self.files = []
+            for target in self.targets:
+                target.close()
+
+    def failure(self, why: str, targets: Sequence[CheckedFile] = ()) -> DeepsepError:
+        """The error for a failed write: the system's reason where it is known."""
+        known = [target.error for target in targets or self.targets if target.error]
+        return DeepsepError(
+            f"writing the stems failed ({known[0].strerror if known else why}); is the disk full?"
+        )
 
 
 class StagedWriter:
@@ -142,7 +182,7 @@ class StagedWriter:
         if not self.is_open:
             return
         self.is_open = False
-        self.spool.close()
+        self.spool.abandon()
         if self.alone:
             self.staged.abort()
 
