@@ -1,4 +1,4 @@
-"""Separate one track: two passes over its file, stems written as they come, and what lies beside them.
+"""Separate one track: two passes over its samples, stems written as they come, and what lies beside them.
 
 Shape suffixes: k stem, c channel, t sample.
 """
@@ -6,7 +6,7 @@ Shape suffixes: k stem, c channel, t sample.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import __version__
 from ..audio import files as audio
-from ..audio.info import AudioInfo
+from ..audio.info import AudioInfo, Samples
 from ..audio.tags import Tags, read_tags
 from ..errors import DeepsepError
 from ..inference.domain import Separation
@@ -27,6 +27,8 @@ from .paths import Job, Output
 from .staged import StagedFiles, StagedWriter
 
 __all__ = ["TrackResult", "run", "used_settings"]
+
+KEPT_BYTES = 96 * 2**20  # of samples that are not decoded again: 4 1/2 minutes of stereo at 44.1 kHz
 
 OnProgress = Callable[[float], None]  # called with the seconds of the track that are done
 
@@ -61,7 +63,8 @@ def run(
     began = time.monotonic()
     info = audio.probe(job.source)
     check_format(output, info)
-    track = measure(audio.read_blocks(job.source), info.rate)
+    kept: list[Samples] = []
+    track = measure(keep(audio.read_blocks(job.source), kept), info.rate)
     groups = [[model.sources.index(s) for s in members] for members in output.stems.values()]
     separation = Separation(track, model, settings, groups, spread=output.uncertainty)
     tags = read_tags(job.source)
@@ -74,7 +77,7 @@ def run(
         for opened in open_writers(job, output, info, track.samples, tags, provenance(model, settings)):
             stack.push(opened)
             writers.append(opened)
-        blocks = audio.read_blocks(job.source)
+        blocks = iter(kept) if kept else audio.read_blocks(job.source)
         for stems_skct in separate_blocks(blocks, separation, on_spread=spread.add if spread else None):
             by_writer = stems_skct.reshape(len(writers), -1, *stems_skct.shape[2:])
             for writer, stems_kct in zip(writers, by_writer, strict=True):
@@ -95,6 +98,18 @@ def run(
         track.rms == 0,
         used_settings(settings),
     )
+
+
+def keep(blocks_ct: Iterable[Samples], kept: list[Samples]) -> Iterator[Samples]:
+    """Give the blocks, and leave all of them in `kept`, or none where they take more than `KEPT_BYTES`."""
+    size = 0
+    for block in blocks_ct:
+        size += block.nbytes
+        if size <= KEPT_BYTES:
+            kept.append(block)
+        else:
+            kept.clear()
+        yield block
 
 
 def check_format(output: Output, info: AudioInfo) -> None:

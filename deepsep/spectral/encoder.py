@@ -153,7 +153,7 @@ class UNet(AmortizedPosterior):
         for block in self.deep:
             h = h + block(h)
         for i in reversed(range(len(self.up))):
-            h = self.up[i](torch.cat([self.unpool[i](h), skips[i]], 1))
+            h = self.up[i](torch.cat([self.unpool[i](h), skips.pop()], 1))
         out = self.last(h)[:, :, :d].to(features_bcdn.dtype)
         logits, log_std = self.ordered(out.unflatten(1, (2, self.stems)))
         return BandPosterior(torch.log_softmax(logits, 1), (log_std - 1).clamp(-4, 1))
