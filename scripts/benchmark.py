@@ -146,7 +146,7 @@ def floor(folder: Path, args: argparse.Namespace) -> None:
 def repeat(folder: Path, args: argparse.Namespace) -> None:
     """What the same command gives again."""
     short = str(song(folder / "short.flac", 20))
-    for method in METHODS:
+    for method in args.methods.split(","):
         outputs = []
         for name, options in (("a", []), ("b", []), ("c", ["--batch-size", "1"])):
             out = folder / f"{method}-{name}"
@@ -269,7 +269,6 @@ def long(folder: Path, args: argparse.Namespace) -> None:
         print(f"{method}: memory grows by {100 * (peaks[1] / peaks[0] - 1):.1f} %")
 
 
-METHODS = ("encoder", "sgld")
 PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     "start-up": start_up, "speed": speed, "floor": floor, "repeat": repeat, "batch": batch, "report": report,
     "hub": hub, "long": long,
@@ -285,7 +284,7 @@ def main() -> None:
     parser.add_argument("--long-minutes", type=float, default=60)
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--clip-seconds", type=int, default=10)
-    parser.add_argument("--methods", default="encoder,sgld", help="of the parts speed, batch, long")
+    parser.add_argument("--methods", default="encoder,sgld", help="of the parts speed, repeat, batch, long")
     parser.add_argument("--seconds", default="1,60,240", help="of the part speed")
     parser.add_argument("--against", metavar="FOLDER", help="another checkout, for the part speed")
     parser.add_argument("--runs", type=int, default=3, help="of the parts speed and floor")
