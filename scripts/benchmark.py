@@ -1,11 +1,12 @@
 """Prints the figures of docs/benchmarks.md: speed, memory, start-up, repeatability, batches, reports, the Hub's cache.
 
-Usage: python scripts/benchmark.py [PART...] [--long-minutes 60] [--clips 100] [--clip-seconds 10]
-       [--methods encoder,sgld]
+Usage: python scripts/benchmark.py [PART...] [--seconds 1,60,240] [--against FOLDER] [--runs 3]
+       [--long-minutes 60] [--clips 100] [--clip-seconds 10] [--methods encoder,sgld]
 
 Runs the installed `deepsep` as a user does, on music-like noise made here, and takes time and peak memory from the
-operating system. Run it on an otherwise idle machine. The part "report" needs Chromium and selenium, the part "hub"
-runs a small server of its own; neither needs a network.
+operating system. Run it on an otherwise idle machine; where there is none, `--against` another checkout of this
+repository runs the part "speed" with both in turn and prints ratios, which other programs change less. The part
+"report" needs Chromium and selenium, the part "hub" runs a small server of its own; neither needs a network.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import argparse
 import http.server
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,8 +60,9 @@ def run(*arguments: str, **environment: str) -> Cost:
     command = [sys.executable, "-m", "deepsep", *arguments]
     began = time.monotonic()
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environment}
-    )
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environment},
+        cwd=tempfile.gettempdir(),  # Python would find the package in a checkout before that of PYTHONPATH
+    )  # fmt: skip
     assert process.stderr is not None
     told = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
@@ -74,28 +78,75 @@ def stems(folder: Path) -> np.ndarray:
 
 
 def start_up(folder: Path, args: argparse.Namespace) -> None:
-    """How soon the program and the package are there."""
+    """How soon the program and the package are there, and how much of that is PyTorch."""
     print(f"deepsep --help: {min(run('--help').wall for _ in range(5)):.2f} s")
-    code = "import time; t = time.perf_counter(); import deepsep; print(time.perf_counter() - t)"
-    times = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(5)]
-    print(f"import deepsep: {min(times):.3f} s")
+    for package in ("deepsep", "torch"):
+        code = f"import time; t = time.perf_counter(); import {package}; print(time.perf_counter() - t)"
+        times = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(5)]
+        print(f"import {package}: {min(times):.3f} s")
 
 
 def speed(folder: Path, args: argparse.Namespace) -> None:
-    """A minute of stereo."""
-    minute = str(song(folder / "minute.flac", 60))
-    for method in METHODS:
-        took, _, peak = run("separate", minute, "-o", str(folder / method), "--method", method)
-        print(
-            f"60 s of 44.1 kHz stereo, {method}: {took:.1f} s, {60 / took:.1f} times real time, "
-            f"peak memory {peak:.0f} MB"
-        )
+    """Stereo of some lengths, each as a process of its own; against another checkout in turn, the median ratio."""
+    for seconds in map(int, args.seconds.split(",")):
+        path = str(song(folder / f"{seconds}.flac", seconds))
+        for method in args.methods.split(","):
+            words = ["separate", path, "-o", str(folder / method), "--method", method, "--overwrite"]
+            pairs = []
+            for _ in range(args.runs):
+                own = run(*words)
+                pairs.append((own, run(*words, PYTHONPATH=args.against) if args.against else own))
+            took, cpu, peak = (statistics.median(own[i] for own, _ in pairs) for i in range(3))
+            print(
+                f"{seconds} s of 44.1 kHz stereo, {method}: {took:.1f} s, {seconds / took:.1f} times real time, "
+                f"{cpu:.1f} s of CPU time, peak memory {peak:.0f} MB"
+            )
+            if args.against:
+                ratios = [statistics.median(own[i] / other[i] for own, other in pairs) for i in range(3)]
+                print(
+                    "    of the other's: {:.2f} of the time, {:.2f} of CPU time, {:.2f} of memory".format(
+                        *ratios
+                    )
+                )
+
+
+def floor(folder: Path, args: argparse.Namespace) -> None:
+    """What SGLD takes against its floor: a log-density of every prior, and its gradient, at each step."""
+    import torch
+
+    from deepsep import api, separation
+    from deepsep.inference.chunks import batched, windows
+    from deepsep.inference.domain import Separation
+    from deepsep.inference.posterior import gradient
+
+    mix_ct = soundfile.read(song(folder / "floor.flac", 40), dtype="float32")[0].T.copy()
+    model = api.load_priors(device="cpu")
+    settings = api.settings_for(model, method="sgld", device="cpu")
+    groups = [[k] for k in range(len(model.sources))]
+    task = Separation(separation.measure([mix_ct], RATE), model, settings, groups)
+    core, context, _ = model.domain.layout(task)
+    batch = next(batched(windows(model.domain.analyse([mix_ct], task), core, context), settings.batch_size))
+    x = torch.randn(len(batch), model.domain.spectrum.bands, batch[0].frames_cfn.shape[-1])
+    sigma, steps = settings.sgld.sigma_max, settings.sgld.levels * settings.sgld.steps
+    shares = []
+    for _ in range(args.runs):
+        began = time.process_time()
+        model.domain.infer(batch, task)
+        between = time.process_time()
+        for _ in range(steps):
+            for flow in model.priors.values():
+                gradient(partial(flow.log_prob, sigma=sigma), x)
+        shares.append((between - began) / (time.process_time() - between))
+    print(
+        f"SGLD, {len(batch)} windows, {steps} steps: {statistics.median(shares):.2f} times the CPU time of "
+        "a log-density and its gradient a step"
+    )
 
 
 def repeat(folder: Path, args: argparse.Namespace) -> None:
     """What the same command gives again."""
     short = str(song(folder / "short.flac", 20))
-    for method in METHODS:
+    for method in args.methods.split(","):
         outputs = []
         for name, options in (("a", []), ("b", []), ("c", ["--batch-size", "1"])):
             out = folder / f"{method}-{name}"
@@ -202,6 +253,8 @@ def long(folder: Path, args: argparse.Namespace) -> None:
     """Whether memory grows with length."""
     few = {"encoder": [], "sgld": ["--levels", "1", "--steps", "1"]}
     for method, options in few.items():
+        if method not in args.methods.split(","):
+            continue
         peaks = []
         for minutes in (2, args.long_minutes):
             path = str(song(folder / "long.flac", minutes * 60))
@@ -216,9 +269,9 @@ def long(folder: Path, args: argparse.Namespace) -> None:
         print(f"{method}: memory grows by {100 * (peaks[1] / peaks[0] - 1):.1f} %")
 
 
-METHODS = ("encoder", "sgld")
 PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
-    "start-up": start_up, "speed": speed, "repeat": repeat, "batch": batch, "report": report, "hub": hub, "long": long,
+    "start-up": start_up, "speed": speed, "floor": floor, "repeat": repeat, "batch": batch, "report": report,
+    "hub": hub, "long": long,
 }  # fmt: skip
 
 
@@ -231,7 +284,10 @@ def main() -> None:
     parser.add_argument("--long-minutes", type=float, default=60)
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--clip-seconds", type=int, default=10)
-    parser.add_argument("--methods", default="encoder,sgld", help="of the part batch")
+    parser.add_argument("--methods", default="encoder,sgld", help="of the parts speed, repeat, batch, long")
+    parser.add_argument("--seconds", default="1,60,240", help="of the part speed")
+    parser.add_argument("--against", metavar="FOLDER", help="another checkout, for the part speed")
+    parser.add_argument("--runs", type=int, default=3, help="of the parts speed and floor")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"no part {', '.join(unknown)}; choose from {', '.join(PARTS)}")

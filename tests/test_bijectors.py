@@ -1,5 +1,6 @@
 """Every map is what it says: invertible, with the log-determinant of its own Jacobian."""
 
+import copy
 import math
 from typing import Any
 
@@ -105,6 +106,20 @@ def test_a_coupling_starts_as_the_identity_and_a_convolution_as_a_rotation():
     assert not torch.allclose(y, x, atol=0.1)
     torch.testing.assert_close(y.square().sum(1), x.square().sum(1))
     torch.testing.assert_close(ladj, torch.zeros(2), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_convolution_follows_its_weights_when_they_were_fixed_and_then_change():
+    layer = InvertibleConv(6).requires_grad_(False)
+    x = torch.randn(1, 6, 4)
+    before = layer(x, EMPTY)[0]
+    assert torch.equal(layer(x, EMPTY)[0], before)
+    layer.log_diagonal += 1
+    assert not torch.allclose(layer(x, EMPTY)[0], before)
+    torch.testing.assert_close(layer.inverse(layer(x, EMPTY)[0], EMPTY)[0], x)
+    layer.load_state_dict(InvertibleConv(6).state_dict())
+    torch.testing.assert_close(layer.inverse(layer(x, EMPTY)[0], EMPTY)[0], x)
+    assert copy.deepcopy(layer).double()(x.double(), EMPTY)[0].dtype == torch.float64
 
 
 def test_a_coupling_scales_within_its_bound():

@@ -6,7 +6,7 @@ Shape suffixes: b batch, d channel (band), n frame, e the embedding of the noise
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -145,6 +145,7 @@ class InvertibleConv(Bijector):
 
     def __init__(self, channels: int, rng: torch.Generator | None = None) -> None:
         super().__init__()
+        self.kept: tuple[Any, Tensor] | None = None  # of fixed weights: which, and their matrix
         # y = L U' x, then y[permutation]
         self.register_buffer("permutation", torch.empty(channels, dtype=torch.int64))
         self.register_buffer("sign", torch.empty(channels))
@@ -170,10 +171,21 @@ class InvertibleConv(Bijector):
         lower = self.triangles.tril(-1) + torch.eye(len(self.triangles)).to(self.triangles)
         return lower, self.triangles.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
 
-    def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
+    def matrix(self) -> Tensor:
+        """P L U', (d, d): made once for weights that are fixed, since a chain asks for it at every step."""
+        weights = (self.triangles, self.log_diagonal)
+        fixed = not any(weight.requires_grad for weight in weights)
+        which = [(id(weight), weight.device, weight.dtype, weight._version) for weight in weights]
+        if fixed and self.kept is not None and self.kept[0] == which:
+            return self.kept[1]
         lower, upper = self.factors()
+        matrix = (lower @ upper)[self.permutation]
+        self.kept = (which, matrix) if fixed else None
+        return matrix
+
+    def forward(self, x_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
         ladj = x_bdn.shape[-1] * self.log_diagonal.sum()
-        return (lower @ upper)[self.permutation] @ x_bdn, ladj.expand(len(x_bdn))
+        return self.matrix() @ x_bdn, ladj.expand(len(x_bdn))
 
     def inverse(self, y_bdn: Tensor, embedding_be: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = self.factors()

@@ -5,6 +5,8 @@ Shape suffixes: b batch, d channel (band), h hidden unit, n frame.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -58,10 +60,14 @@ class WaveNet(nn.Module):
 
     def stack(self, x_bdn: Tensor, embedding_be: Tensor) -> Tensor:
         """Run the layers."""
-        h = self.first(x_bdn)
+        h = pointwise(self.first, x_bdn)
         biases = self.condition(embedding_be).unsqueeze(-1).chunk(len(self.dilated), 1)
         for dilated, residual, bias in zip(self.dilated, self.residual, biases, strict=True):
             filtered, gate = (dilated(h) + bias).chunk(2, 1)
-            h = h + residual(filtered.tanh() * gate.sigmoid())
-        y: Tensor = self.last(torch.nn.functional.silu(h))
-        return y
+            h = h + pointwise(cast(nn.Conv1d, residual), filtered.tanh() * gate.sigmoid())
+        return pointwise(self.last, torch.nn.functional.silu(h))
+
+
+def pointwise(layer: nn.Conv1d, h_bdn: Tensor) -> Tensor:
+    """A convolution of kernel 1, as the product of matrices that it is: on a CPU its gradient is faster."""
+    return layer.weight[..., 0] @ h_bdn + cast(Tensor, layer.bias)[:, None]

@@ -43,7 +43,7 @@ from .flow import build_flow
 from .infer import Inference
 from .powers import PowerBank
 from .sonify import sonify
-from .spectrum import Spectrum, spectrum_at
+from .spectrum import CACHED, Spectrum, spectrum_at
 from .training import contrast_task, encoder_task
 
 __all__ = ["SpectralDomain"]
@@ -123,7 +123,10 @@ class SpectralDomain:
         else:
             context, fade = max(SGLD_CONTEXT, deep if settings.init == "encoder" else 0), SGLD_FADE
         frames = self.spectrum_of(separation).frames(separation.track.samples)
-        number = max(1, round(frames / max(CORE, (8 if settings.method == "encoder" else 4) * context)))
+        wide = (
+            6 if settings.method == "encoder" else 4
+        )  # contexts to a core: more is faster, and takes memory
+        number = max(1, round(frames / max(CORE, wide * context)))
         core = -(-frames // (number * chunks.ALIGN)) * chunks.ALIGN
         return Layout(core, context, fade)
 
@@ -230,6 +233,6 @@ class SpectralDomain:
 
 def short_pieces(frames_cfn: Tensor, gains_skdn: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The same frames in shorter pieces, so that many draws of a track need no more memory than one."""
-    step = max(8, CORE // len(gains_skdn))
+    step = max(8, CACHED // len(gains_skdn))
     for at in range(0, frames_cfn.shape[-1], step):
         yield frames_cfn[..., at : at + step], gains_skdn[..., at : at + step]

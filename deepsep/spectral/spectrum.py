@@ -23,10 +23,10 @@ from torch import Tensor
 
 from ..config import SpectrumConfig
 
-__all__ = ["Spectrum", "fft_size", "spectrum_at", "stereo_power"]
+__all__ = ["CACHED", "Spectrum", "fft_size", "spectrum_at", "stereo_power"]
 
 BLOCK = 16  # bands to one matrix of sums
-CACHED = 64  # frames whose products stay in the processor's cache
+CACHED = 64  # frames at a time: their products stay in the processor's cache, and the heap in one piece
 
 
 def fft_size(config: SpectrumConfig, rate: int) -> int:
@@ -97,7 +97,7 @@ class Spectrum:
         """The signal of all its frames, exact inverse of `analyse`: (..., f, n) -> (..., t)."""
         return torch.cat(list(self.synthesise_stream([spectra_fn])), -1)[..., :samples]
 
-    def analyse_stream(self, blocks_ct: Iterable[Tensor], frames: int = 256) -> Iterator[Tensor]:
+    def analyse_stream(self, blocks_ct: Iterable[Tensor], frames: int = CACHED) -> Iterator[Tensor]:
         """`analyse` on a signal that comes in blocks: yields (c, f, n) with n <= frames, in constant memory."""
         held: list[Tensor] = []
         have, total = 3 * self.hop, 0
