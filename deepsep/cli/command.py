@@ -37,12 +37,16 @@ HABITS = {  # options of demucs and spleeter -> what does the same here
 VALUES = {"int": "N", "integer": "N", "float": "X", "path": "PATH", "text": "TEXT", "str": "TEXT"}
 
 
-class Command(TyperCommand):
-    """A command whose help shows N, X, PATH or TEXT for an option's value, nothing for a switch, and FILE... plain."""
+class PlainHelp:
+    """Help that shows N, X, PATH or TEXT for an option's value, and nothing for a switch."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, each with what its help shows for a value."""
-        return [show_plainly(parameter) for parameter in super().get_params(ctx)]
+        return [show_plainly(parameter) for parameter in super().get_params(ctx)]  # type: ignore[misc]
+
+
+class Command(PlainHelp, TyperCommand):
+    """A command with plain help, FILE... without braces, and a hint for the options of other programs."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The words of the usage line; arguments without braces."""
@@ -62,12 +66,8 @@ class Command(TyperCommand):
         return parsed
 
 
-class Group(TyperGroup):
+class Group(PlainHelp, TyperGroup):
     """A group of commands that tells somebody who forgot the command which one it takes."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """See `Command`."""
-        return [show_plainly(parameter) for parameter in super().get_params(ctx)]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command; a song in its place is a song to separate."""

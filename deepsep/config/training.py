@@ -71,8 +71,6 @@ class EncoderTraining(TrainConfig):
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
-        if not 0 <= self.set_share <= 1:
-            raise DeepsepError(f"set_share must lie between 0 and 1, got {self.set_share:g}")
         check_choice("objective", self.objective, Objective)
         if self.mixtures is not None and self.objective == "simulated":
             raise DeepsepError("mixtures are for the ELBO; the objective simulated has none")

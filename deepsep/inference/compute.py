@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-__all__ = ["Compute", "bfloat16_pays", "tensor_float_32"]
+__all__ = ["Compute", "bfloat16_pays"]
 
 PROBE = 384  # channels of the convolution that is timed
 PAYS = 1.15  # times faster that bfloat16 must be to be worth it
@@ -55,14 +54,3 @@ def bfloat16_pays() -> bool:
         return min(tried)
 
     return seconds(torch.float32) > PAYS * seconds(torch.bfloat16)
-
-
-@contextmanager
-def tensor_float_32() -> Iterator[None]:
-    """Within, GPUs may round the factors of matrix products to 19 bits, several times faster."""
-    kept = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(kept)
