@@ -227,3 +227,15 @@ def test_a_model_is_copied_to_another_device_and_stays_where_it_is(model):
     for module in (*model.priors.values(), model.encoder):
         assert {p.device.type for p in module.parameters()} == {"cpu"}
     assert model.to("cpu") is model and elsewhere.domain is model.domain
+
+
+@pytest.mark.parametrize("value", [True, float("nan"), 0, 1e9, "1", None])
+def test_a_spread_that_is_no_number_for_each_source_is_refused(value, folder):
+    def change(config):
+        config["encoder"]["spread"] = dict.fromkeys(config["encoder"]["sources"], 1.5)
+
+    edit(folder, change)
+    assert load(folder).encoder.spread == [1.5] * len(SOURCES)
+    edit(folder, lambda config: config["encoder"]["spread"].update({SOURCES[1]: value}))
+    with pytest.raises(DeepsepError, match="spread must have a number"):
+        load(folder)

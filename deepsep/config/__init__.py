@@ -43,7 +43,7 @@ from .networks import (
     WaveformEncoderConfig,
     WaveformFlowConfig,
 )
-from .plain import from_dict, parse_json, shorten, to_dict
+from .plain import from_dict, is_number, is_whole, parse_json, shorten, to_dict
 from .ranges import bounds
 from .sgld import SURE_CHAINS, SgldConfig, SpectralSgldConfig, WaveformSgldConfig, changed, fits_some_domain
 from .training import (
@@ -64,5 +64,5 @@ __all__ = [
     "PriorTraining", "SgldConfig", "Shuffle", "SpectralEncoderConfig", "SpectralFlowConfig",
     "SpectralSgldConfig", "SpectrumConfig", "Start", "TrainConfig", "WaveformConfig",
     "WaveformEncoderConfig", "WaveformFlowConfig", "WaveformSgldConfig", "bounds", "changed", "check_choice",
-    "fits_some_domain", "from_dict", "parse_json", "ranges", "shorten", "to_dict",
+    "fits_some_domain", "from_dict", "is_number", "is_whole", "parse_json", "ranges", "shorten", "to_dict",
 ]  # fmt: skip

@@ -6,14 +6,14 @@ import json
 import reprlib
 from dataclasses import asdict, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, get_type_hints
 
 from ..errors import DeepsepError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["from_dict", "parse_json", "shorten", "to_dict"]
+__all__ = ["from_dict", "is_number", "is_whole", "parse_json", "shorten", "to_dict"]
 
 MAX_DEPTH = 32  # tables and lists within one another: far above any real file, far below Python's stack
 
@@ -62,6 +62,16 @@ def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
     if level:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
     return found
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a JSON value is a whole number; true and false, which Python takes for 1 and 0, are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a JSON value is a number."""
+    return is_whole(value) or isinstance(value, float)
 
 
 def refuse_constant(name: str) -> float:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from ..config import is_number
 from ..errors import DeepsepError
 from .files import check_own
 
@@ -98,8 +99,7 @@ def _table(value: object) -> Mapping[str, Any]:
 
 
 def _number(value: object) -> float | None:
-    usual = isinstance(value, (int, float)) and not isinstance(value, bool) and -1e15 < value < 1e15
-    return cast(float, value) if usual else None
+    return value if is_number(value) and -1e15 < value < 1e15 else None
 
 
 def _whole(value: object) -> int | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import parse_json, shorten
+from ..config import is_whole, parse_json, shorten
 from ..errors import DeepsepError
 
 __all__ = [
@@ -103,7 +103,7 @@ def listed_files(config: Mapping[str, Any], only: list[str] | None, where: str) 
         sha256, size = (raw.get("sha256"), raw.get("size")) if isinstance(raw, dict) else (None, None)
         if not isinstance(sha256, str) or not SHA256.fullmatch(sha256.lower()):
             raise DeepsepError(f"{where}: config.json gives no valid sha256 for {name}")
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        if not is_whole(size) or size < 0:
             raise DeepsepError(f"{where}: config.json gives no valid size for {name}")
         if size > MAX_FILE_BYTES:
             raise DeepsepError(

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..config import BUNDLED, SpectrumConfig, WaveformConfig, from_dict, shorten, to_dict
+from ..config import BUNDLED, SpectrumConfig, WaveformConfig, from_dict, is_number, is_whole, shorten, to_dict
 from ..errors import DeepsepError
 from ..flows.flow import Flow
 from ..inference.domain import Domain
@@ -67,7 +67,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read config.json and check its format. DeepsepError for one that is not of a priors folder."""
     config = files.read_json(folder)
     number = config.get("format")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+    if not is_whole(number) or number < 1:
         raise DeepsepError(f"{folder}: not a priors folder, its config.json names no format")
     if number > FORMAT:
         raise DeepsepError(
@@ -176,7 +176,7 @@ def spread_of(encoder: Mapping[str, Any]) -> list[float] | None:
     if stated is None:
         return None
     usual = isinstance(stated, dict) and all(
-        isinstance(stated.get(s), (int, float)) and 0 < stated[s] <= MOST_SPREAD for s in encoder["sources"]
+        is_number(stated.get(s)) and 0 < stated[s] <= MOST_SPREAD for s in encoder["sources"]
     )
     if not usual:
         raise DeepsepError("the encoder's spread must have a number from 0 to 100 for each source")

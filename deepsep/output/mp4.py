@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import parse_json, shorten
+from ..config import is_number, parse_json, shorten
 from ..errors import DeepsepError
 
 __all__ = ["add_manifest", "read_manifest"]
@@ -73,7 +73,7 @@ def parse_manifest(payload: bytes, path: Path) -> dict[str, Any]:
         raise DeepsepError(f"{path}: its stem box is not a JSON object; write the file again")
     version: Any = found.get("version")
     stems = found.get("stems")
-    number = isinstance(version, int | float) and not isinstance(version, bool)
+    number = is_number(version)
     if not number or version < 1 or version % 1:
         raise DeepsepError(
             f"{path}: its stem box has version {shorten(version)!r}, a whole number from 1 is needed"

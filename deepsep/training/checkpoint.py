@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..config import parse_json, shorten
+from ..config import is_number, is_whole, parse_json, shorten
 from ..errors import DeepsepError
 from ..models.weights import check_stated, check_values, read_stated
 from ..staging import StagedFiles
@@ -89,9 +89,9 @@ def read_note(text: str) -> dict[str, Any]:
     if not isinstance(note, dict) or not isinstance(note.get("identity"), dict):
         raise ValueError("its note has no identity")
     step, minutes, data, tensors = (note.get(name) for name in ("step", "minutes", "data", "tensors"))
-    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= MOST_STEPS:
+    if not is_whole(step) or not 0 <= step <= MOST_STEPS:
         raise ValueError(f"its note has the step {shorten(step)}")
-    if not isinstance(minutes, (int, float)) or isinstance(minutes, bool) or not 0 <= minutes <= MOST_MINUTES:
+    if not is_number(minutes) or not 0 <= minutes <= MOST_MINUTES:
         raise ValueError(f"its note has {shorten(minutes)} for minutes")
     if not isinstance(data, (str, type(None))) or not isinstance(tensors, (int, type(None))):
         raise ValueError("its note has no valid account of its data or tensors")
