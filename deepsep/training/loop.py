@@ -136,28 +136,20 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     finished = False
     try:
         model.train()
-        while not (
-            finished := (done := agreed(fraction(step, minutes(), config), compute)) >= 1 and step > 0
-        ):
+        while True:
+            done = agreed(fraction(step, minutes(), config), compute)
+            if finished := done >= 1 and step > 0:
+                break
             if compute.leads and time.monotonic() - judged > JUDGE_SECONDS:
                 judge()
             rate = learning_rate(step, done, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             batch = move(next(task.batches), compute.device)
-            while True:
-                try:
-                    optimizer.zero_grad(set_to_none=True)
-                    figures = backward(network, batch, pieces, scaler)
-                    break
-                except torch.OutOfMemoryError as error:
-                    if compute.parts > 1 or len(batch.chunk(2 * pieces)) <= pieces:
-                        raise DeepsepError("the device's memory is full; use a smaller --batch") from error
-                    pieces *= 2
-                    if run.on_note:
-                        run.on_note(
-                            f"the device's memory is full: each batch is taken in {pieces} parts from here"
-                        )
+            figures, fitting = backward_in_memory(network, batch, pieces, scaler, divide=compute.parts == 1)
+            if fitting > pieces and run.on_note:
+                run.on_note(f"the device's memory is full: each batch is taken in {fitting} parts from here")
+            pieces = fitting
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             with uninterrupted():
@@ -202,14 +194,26 @@ def move(batch: Any, device: torch.device) -> Any:
     return batch.to(device)
 
 
-def backward(
-    module: nn.Module,
-    batch: Any,
-    pieces: int,
-    scaler: torch.amp.GradScaler,
-) -> dict[str, Tensor]:
+def backward_in_memory(
+    module: nn.Module, batch: Any, pieces: int, scaler: torch.amp.GradScaler, *, divide: bool
+) -> tuple[Figures, int]:
+    """The figures of `backward`, and in how many pieces the batch fits into memory: `pieces`, or more with `divide`.
+
+    Raises DeepsepError where no number does.
+    """
+    while True:
+        module.zero_grad(set_to_none=True)
+        try:
+            return backward(module, batch, pieces, scaler), pieces
+        except torch.OutOfMemoryError as error:
+            if not divide or len(batch.chunk(2 * pieces)) <= pieces:
+                raise DeepsepError("the device's memory is full; use a smaller --batch") from error
+        pieces *= 2
+
+
+def backward(module: nn.Module, batch: Any, pieces: int, scaler: torch.amp.GradScaler) -> Figures:
     """Add up the gradients of a batch, taken in so many pieces; return the figures of the last."""
-    figures: dict[str, Tensor] = {}
+    figures: Figures = {}
     parts = batch.chunk(pieces) if pieces > 1 else [batch]
     for part in parts:
         value, figures = module(part)
