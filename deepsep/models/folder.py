@@ -275,14 +275,23 @@ def pack(module: nn.Module, *, half: bool) -> bytes:
 def store(folder: Path, name: str, data: bytes, config: dict[str, Any]) -> None:
     """Write a weights file and the config that names it, both or none. Raises DeepsepError where that fails."""
     config["files"][name] = {"sha256": digest(data), "size": len(data)}
-    text = (json.dumps(config, indent=2) + "\n").encode()
-    with StagedFiles({"weights": folder / name, "config": folder / "config.json"}) as staged:
-        try:
-            staged.temporary["weights"].write_bytes(data)
-            staged.temporary["config"].write_bytes(text)
-        except OSError as error:
-            raise DeepsepError(f"{folder / name}: cannot be written ({error.strerror})") from None
+    write(folder, {name: data, "config.json": as_text(config)})
+
+
+def write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files of a folder, all or none. Raises DeepsepError where that fails."""
+    with StagedFiles({name: folder / name for name in contents}) as staged:
+        for name, data in contents.items():
+            try:
+                staged.temporary[name].write_bytes(data)
+            except OSError as error:
+                raise DeepsepError(f"{folder / name}: cannot be written ({error.strerror})") from None
         staged.commit()
+
+
+def as_text(config: Mapping[str, Any]) -> bytes:
+    """What a config.json holds."""
+    return (json.dumps(config, indent=2) + "\n").encode()
 
 
 def set_licence(folder: Path, licence: str, sources: Sequence[str] = ()) -> list[str]:
@@ -298,13 +307,7 @@ def set_licence(folder: Path, licence: str, sources: Sequence[str] = ()) -> list
         config["priors"][name]["licence"] = licence
     if "licence" in config and chosen == config["sources"]:
         config["licence"] = licence
-    text = json.dumps(config, indent=2) + "\n"
-    with StagedFiles({"config": folder / "config.json"}) as staged:
-        try:
-            staged.temporary["config"].write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise DeepsepError(f"{folder}: cannot be written to ({error.strerror})") from None
-        staged.commit()
+    write(folder, {"config.json": as_text(config)})
     return chosen
 
 
