@@ -32,14 +32,17 @@ class BandPosterior(NamedTuple):
         """The mean of x (b, k, d, n) for a mixture of band power (b, d, n)."""
         return spectrum.to_x(power_bdn[:, None] * self.log_gain.exp())
 
+    def draw(self, mean_bkdn: Tensor, noise_bkdn: Tensor, spectrum: Spectrum) -> Tensor:
+        """The Wiener gains (b, k, d, n) of a draw of x from standard normal noise."""
+        return wiener_gains(mean_bkdn + self.log_std.exp() * noise_bkdn, spectrum)
+
 
 def gain_spread(
     q: BandPosterior, power_bdn: Tensor, spectrum: Spectrum, noise_bkdn: Sequence[Tensor]
 ) -> Tensor:
     """The standard deviation of the Wiener gains of draws from q, one for each noise: (b, k, d, n)."""
     mean = q.mean(power_bdn, spectrum)
-    draws = [wiener_gains(mean + q.log_std.exp() * noise, spectrum) for noise in noise_bkdn]
-    return torch.stack(draws).std(0, correction=0)
+    return torch.stack([q.draw(mean, noise, spectrum) for noise in noise_bkdn]).std(0, correction=0)
 
 
 def mixture_features(mix_bcdn: Tensor, spectrum: Spectrum) -> Tensor:

@@ -103,7 +103,7 @@ class Inference:
         mean = q.mean(self.power_bdn, self.spectrum)
         for number in range(max(settings.draws, least)):
             noise = sgld.window_noise(settings.seed, [number] * len(mean), self.first, mean)(0)
-            yield number, wiener_gains(mean + q.log_std.exp() * noise, self.spectrum)
+            yield number, q.draw(mean, noise, self.spectrum)
 
     def gains(self) -> Tensor:
         """The best estimate of the Wiener gains, (b, k, d, n): q's, or the average of all chains' late iterates."""

@@ -259,22 +259,33 @@ def draw_stretch(
     bank: SampleBank, length: int, rate: int, random: np.random.Generator, augment: bool
 ) -> np.ndarray:
     """Draw a stretch of one channel, float32 (length,); with `augment` at another speed, with drive and room."""
-    speed = 2 ** (random.uniform(-3.5, 3.5) / 12) if augment else 1.0
-    x = bank.draw(int(length * speed) + 64, random)
-    if augment:
-        x = add_drive_and_room(resample(x[None], round(rate * speed), rate)[0], rate, random)
-    return x[:length] if len(x) >= length else np.pad(x, (0, length - len(x)))
+    x = at_some_speed(lambda n: bank.draw(n, random)[None], length, rate, random, 3.5 * augment)[0]
+    return fit(add_drive_and_room(x, rate, random) if augment else x, length)
 
 
 def draw_stereo_stretch(
     bank: SampleBank, length: int, rate: int, random: np.random.Generator, augment: bool
 ) -> np.ndarray:
     """Draw a stretch of both channels, float32 (2, length); with `augment` at another speed."""
-    speed = 2 ** (random.uniform(-2, 2) / 12) if augment else 1.0
-    x = bank.draw_stereo(int(length * speed) + 64, random)
-    if augment:
-        x = resample(x, round(rate * speed), rate)
-    return np.pad(x, ((0, 0), (0, max(0, length - x.shape[1]))))[:, :length]
+    return fit(
+        at_some_speed(lambda n: bank.draw_stereo(n, random), length, rate, random, 2 * augment), length
+    )
+
+
+def at_some_speed(
+    draw: Callable[[int], np.ndarray], length: int, rate: int, random: np.random.Generator, semitones: float
+) -> np.ndarray:
+    """Draw so many samples (c, n) that, played up to `semitones` higher or lower, they are about `length` or more."""
+    if not semitones:
+        return draw(length + 64)
+    speed = 2 ** (random.uniform(-semitones, semitones) / 12)
+    return resample(draw(int(length * speed) + 64), round(rate * speed), rate)
+
+
+def fit(samples: np.ndarray, length: int) -> np.ndarray:
+    """Cut samples (..., t) to `length`, or fill them with silence."""
+    missing = max(0, length - samples.shape[-1])
+    return np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, missing)])[..., :length]
 
 
 def add_drive_and_room(samples_t: np.ndarray, rate: int, random: np.random.Generator) -> np.ndarray:

@@ -27,7 +27,7 @@ from .infer import stationary_gains
 from .losses import contrast_loss, elbo, mixture_sdr, sleep_loss
 from .mixtures import Mixtures, SetBank, concatenate, simulate
 from .songs import song_batches
-from .spectrum import Spectrum
+from .spectrum import Spectrum, spectrum_at
 
 __all__ = ["contrast_task", "encoder_task"]
 
@@ -116,8 +116,8 @@ def encoder_task(
 ) -> Task:
     """See `Domain.encoder_task`: simulated mixtures, the ELBO of mixtures or songs, or both."""
     compute = run.compute
-    spectrum = Spectrum(model.domain.spectrum)
-    here = Spectrum(model.domain.spectrum, device=str(compute.device))
+    config = model.domain.spectrum
+    spectrum, here = (spectrum_at(config, config.rate, str(d)) for d in ("cpu", compute.device))
     frames = training.frames or ENCODER_FRAMES
     if training.mixtures:
         find_audio(training.mixtures)  # a mistyped folder is an error before hours are spent
@@ -179,8 +179,8 @@ def contrast_task(
 ) -> Task:
     """See `Domain.contrast_task`: priors share simulated mixtures out among themselves (`contrast_loss`)."""
     compute = run.compute
-    spectrum = Spectrum(model.domain.spectrum)
-    here = Spectrum(model.domain.spectrum, device=str(compute.device))
+    config = model.domain.spectrum
+    spectrum, here = (spectrum_at(config, config.rate, str(d)) for d in ("cpu", compute.device))
     frames = training.frames or CONTRAST_FRAMES
     banks, unseen = solo_banks(model, folders, spectrum, run)
     batches = mixture_batches(banks, model, training, frames, run)
