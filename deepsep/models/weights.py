@@ -38,11 +38,13 @@ def load_weights(build: Callable[[], M], path: Path) -> M:
     with torch.device("meta"):
         module = build()
     try:
-        check_stated(read_stated(path), module.state_dict())
-        module.to_empty(device="cpu")
+        wanted = module.state_dict()
+        check_stated(read_stated(path), wanted)
         with safe_open(path, "pt") as file:
-            for name, tensor in module.state_dict().items():
-                tensor.copy_(file.get_tensor(name))
+            module.load_state_dict(
+                {name: like(tensor).copy_(file.get_tensor(name)) for name, tensor in wanted.items()},
+                assign=True,
+            )
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         reason = shorten(str(error).strip().splitlines()[-1].strip()) if str(error).strip() else "no reason"
         raise DeepsepError(f"{path}: weights do not fit this folder's config ({reason})") from error
@@ -51,6 +53,11 @@ def load_weights(build: Callable[[], M], path: Path) -> M:
     except ValueError as error:
         raise DeepsepError(f"{path}: {error}; get the file again, or train it anew") from error
     return module.eval().requires_grad_(False)
+
+
+def like(meta: Tensor) -> Tensor:
+    """Memory for a tensor that has none. Its own `empty_like` would import sympy first, a third of a second."""
+    return torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype, device="cpu")
 
 
 def read_stated(path: Path) -> Shapes:
