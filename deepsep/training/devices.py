@@ -43,6 +43,7 @@ def computing(training: TrainConfig, listener: Listener) -> Iterator[Compute]:
     distributed.init_process_group(backend, store=store, rank=part, world_size=parts)
     try:
         yield compute
+        distributed.barrier()  # who leaves while another still talks to it may be aborted
     finally:
         distributed.destroy_process_group()
 
