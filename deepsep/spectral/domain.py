@@ -51,6 +51,7 @@ __all__ = ["SpectralDomain"]
 Samples = NDArray[np.float32]
 
 CORE = 256  # frames of a window that count, about; more where the context is wide
+CONTEXTS = 4  # then so many times the context: more is faster, and takes memory
 SGLD_CONTEXT = 64
 SGLD_FADE = 32
 EDGE = 16  # frames at either end of a draw that know less than the others
@@ -123,10 +124,7 @@ class SpectralDomain:
         else:
             context, fade = max(SGLD_CONTEXT, deep if settings.init == "encoder" else 0), SGLD_FADE
         frames = self.spectrum_of(separation).frames(separation.track.samples)
-        wide = (
-            6 if settings.method == "encoder" else 4
-        )  # contexts to a core: more is faster, and takes memory
-        number = max(1, round(frames / max(CORE, wide * context)))
+        number = max(1, round(frames / max(CORE, CONTEXTS * context)))
         core = -(-frames // (number * chunks.ALIGN)) * chunks.ALIGN
         return Layout(core, context, fade)
 
