@@ -111,6 +111,13 @@ def test_any_header_is_read_or_is_one_line(kind, at, damage, tmp_path_factory):
         assert 0 < total <= 32 * len(raw)  # four bits a sample at the least, and no more than there is
 
 
+def test_a_codec_that_nobody_knows_is_one_line(tmp_path):
+    raw = bytearray(ENCODED["adpcm.wav"])
+    raw[20:22] = b"\xff\xfe"
+    (tmp_path / "a.wav").write_bytes(raw)
+    refused(tmp_path / "a.wav")
+
+
 def test_oggs_joined_are_read_to_the_end(tmp_path):
     (tmp_path / "two.ogg").write_bytes(2 * ENCODED["ogg"])
     if not (pyav.is_installed() or ffmpeg.is_installed()):
