@@ -422,6 +422,7 @@ def test_priors_of_another_spectrum_are_refused_before_anything_is_read(small, t
         (1, "not a priors folder", "{data} --priors {wrong}/nowhere"),
         (2, "multiple of 4", "{data} --frames 17"),
         (2, "--mixtures", "{data} --objective simulated --mixtures {data}"),
+        (2, "give --mixtures", "{data} --objective remix"),
         (2, "--widths", "{data} --widths a,b"),
         (2, "--widths", "{data} --widths 0"),
     ],

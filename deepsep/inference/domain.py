@@ -91,7 +91,8 @@ class Task(NamedTuple):
     """What networks train on: endless batches, a loss with figures to show, figures on held-out data.
 
     Figures of a stem are called by its number, as in "SDR 0". solos has each source's held-out x, where priors are
-    trained. calibrate finds the `AmortizedPosterior.spread` of an encoder, where a domain knows how.
+    trained. calibrate finds the `AmortizedPosterior.spread` of an encoder, where a domain knows how. teach gets the
+    network's running average, once and before the first loss, where that teaches the network.
     """
 
     batches: Iterator[Any]
@@ -99,6 +100,7 @@ class Task(NamedTuple):
     evaluate: Callable[[Any], Mapping[str, Tensor | float]]
     solos: Mapping[str, Tensor] = {}
     calibrate: Callable[[Any], Sequence[float]] | None = None
+    teach: Callable[[Any], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

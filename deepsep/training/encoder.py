@@ -50,7 +50,8 @@ def train_encoder(
         network: the network's shape, by default that of the priors' domain.
         training: how long, at which rate, from which seed, and the objective: "simulated" (mixtures of independently
             drawn sources, which are known), "elbo" (thesis Eq. 13 under the fixed priors, sources never looked at)
-            or "both". Songs in `training.mixtures` take the simulated mixtures' place in the ELBO.
+            or "both". Songs in `training.mixtures` take the simulated mixtures' place in the ELBO; or with "remix"
+            they are taken apart by the encoder's average, added up anew and learnt from, beside simulated mixtures.
         init: an encoder whose weights to start from, such as `load_priors().encoder`; layers of other shapes than
             this one's start fresh.
         start, listener: as in `train_prior`.

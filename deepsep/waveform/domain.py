@@ -190,6 +190,8 @@ class WaveformDomain:
             raise DeepsepError(
                 "examples of samples are as long as the waveform's window; leave the frames out"
             )
+        if isinstance(training, EncoderTraining) and training.objective == "remix":
+            raise DeepsepError("the objective remix is for priors of bands")
         if network is not None and self.waveform.window % network.multiple:
             raise DeepsepError(
                 f"the window of the waveform must be a multiple of {network.multiple} samples, the network's squeeze"
