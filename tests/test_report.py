@@ -463,20 +463,20 @@ def test_one_of_several_samples_is_heard_and_seen_at_a_time(browser, tmp_path):
     assert shown() == ["0", "1", "2"]
     find(browser, "#play").click()
     wait(lambda: now(browser) > 0)
-    assert gains(browser) == [0, 1, 1, 0, 0, 0, 0]
+    wait(lambda: gains(browser) == [0, 1, 1, 0, 0, 0, 0])
     find(browser, "[data-track='2'] .mute").click()
     keys(browser, "s")
     assert shown() == ["0", "3", "4"]
-    assert gains(browser) == [0, 0, 0, 1, 0, 0, 0]
+    wait(lambda: gains(browser) == [0, 0, 0, 1, 0, 0, 0])
     keys(browser, "2")  # drums alone, in every sample
     browser.find_elements("css selector", "[name=sample]")[2].click()
     assert shown() == ["0", "5", "6"]
-    assert gains(browser) == [0, 0, 0, 0, 0, 0, 1]
+    wait(lambda: gains(browser) == [0, 0, 0, 0, 0, 0, 1])
     find(browser, "[value=original]").click()
-    assert gains(browser) == [1, 0, 0, 0, 0, 0, 0]
+    wait(lambda: gains(browser) == [1, 0, 0, 0, 0, 0, 0])
     keys(browser, "s")
     assert shown() == ["0", "1", "2"]
-    assert gains(browser) == [0, 0, 1, 0, 0, 0, 0]
+    wait(lambda: gains(browser) == [0, 0, 1, 0, 0, 0, 0])
     colours = [row.get_attribute("style") for row in browser.find_elements("css selector", ".track")]
     assert len(set(colours)) == 3  # the mix, vocals, drums
     assert find(browser, "[name=sample]").accessible_name == "Sample 1"
