@@ -20,6 +20,7 @@ from .inference.domain import Separation, Track
 __all__ = ["measure", "separate_blocks"]
 
 Samples = NDArray[np.float32]
+OnSpread = Callable[[Tensor, Tensor], None]
 
 
 def measure(blocks_ct: Iterable[Samples], rate: int) -> Track:
@@ -34,13 +35,13 @@ def separate_blocks(
     blocks_ct: Iterable[Samples],
     separation: Separation,
     *,
-    on_spread: Callable[[Tensor], None] | None = None,
+    on_spread: OnSpread | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[Samples]:
     """The second pass: blocks float32 (c, t) -> stems float32 (s, k, c, t), as long together as the track.
 
-    on_spread is called with the standard deviation (k, d, n) of the stems' Wiener gains, frames in order, where the
-    separation asks for it; on_progress with how many samples are done. A silent track has silent stems.
+    on_spread is called with the standard deviation (k, d, n) of the stems' Wiener gains and the mixture's power (d, n),
+    frames in order, where the separation asks for it; on_progress with how many samples are done. A silent track has silent stems.
     Raises DeepsepError for settings that do not fit the model's domain.
     """
     separation.model.domain.check(separation.settings, spread=separation.spread)
@@ -61,7 +62,7 @@ def separate_silence(blocks_ct: Iterable[Samples], separation: Separation) -> It
 
 
 def route(
-    blocks_ct: Iterable[Samples], separation: Separation, on_spread: Callable[[Tensor], None] | None
+    blocks_ct: Iterable[Samples], separation: Separation, on_spread: OnSpread | None
 ) -> Iterator[Samples]:
     """Each step of the route, for a track that is not silent."""
     domain, settings = separation.model.domain, separation.settings
@@ -78,7 +79,7 @@ def route(
     def stems_only(joined: Iterable[tuple[Tensor, chunks.Planes]]) -> Iterator[tuple[Tensor, Tensor]]:
         for frames_cn, (stems, *spread) in joined:
             if spread and on_spread:
-                on_spread(spread[0])
+                on_spread(*spread)
             yield frames_cn, stems
 
     joined = chunks.join(estimates, core, context, fade)

@@ -173,7 +173,9 @@ def test_every_draw_from_the_posterior_is_a_separation(model, settings):
     separation = Separation(
         measure([x], RATE), model, replace(settings, draws=3), groups=[[0, 2], [1]], spread=True
     )
-    stems = np.concatenate(list(separate_blocks(iter([x]), separation, on_spread=spreads.append)), -1)
+    stems = np.concatenate(
+        list(separate_blocks(iter([x]), separation, on_spread=lambda std, power: spreads.append(std))), -1
+    )
     assert stems.shape == (3, 2, *x.shape)
     np.testing.assert_allclose(stems.sum(1), np.stack([x] * 3), atol=1e-5)
     assert (np.abs(stems[0] - stems[1]).max() > 1e-4) == (settings is not COOL)

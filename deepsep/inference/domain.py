@@ -183,7 +183,10 @@ class Domain(Protocol):
         """The track's blocks -> frames (c, f, n), or samples (c, n), at the rate and level of the priors."""
 
     def infer(self, windows: Sequence[Window], separation: Separation) -> Sequence[Planes]:
-        """Estimates of each window, (s, k, ..., n), then, if `spread`, the stems' standard deviation (k, d, n)."""
+        """Estimates of each window, (s, k, ..., n).
+
+        Then, if `spread`, the stems' standard deviation (k, d, n) and the mixture's power in its bands (d, n).
+        """
 
     def synthesise(
         self, joined: Iterable[tuple[Tensor, Tensor]], mixture: Reader, separation: Separation

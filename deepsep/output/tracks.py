@@ -184,7 +184,7 @@ def write_extras(
     if "report" in job.extras:
         from .report.page import write_report
 
-        known = found.by_stem() if found else {}
+        known = found.heard() if found else {}
         return write_report(
             job.extras["report"],
             title=title,

@@ -59,7 +59,7 @@ class Inference:
         return (self.planes_bcdn[:, 0] + self.planes_bcdn[:, 1]) / 2
 
     def estimates(self, groups: Sequence[Sequence[int]], *, spread: bool) -> Iterator[Planes]:
-        """Each window's gains (s, k, d, n), stem k the sum of the sources groups[k], then their spread (k, d, n)."""
+        """Each window's gains (s, k, d, n), stem k the sum of the sources groups[k], then their spread (k, d, n) and the power (d, n)."""
 
         def grouped(gains_bkdn: Tensor) -> Tensor:
             return torch.stack([gains_bkdn[:, list(group)].sum(1) for group in groups], 1)
@@ -82,7 +82,7 @@ class Inference:
             yield from ((gains,) for gains in drawn)
             return
         std = (square - mean.square()).clamp_min(0).sqrt() * self.spread_scale(groups, mean)
-        yield from zip(drawn, std, strict=True)
+        yield from zip(drawn, std, self.power_bdn, strict=True)
 
     def spread_scale(self, groups: Sequence[Sequence[int]], like: Tensor) -> Tensor:
         """The factor (k, 1, 1) of each stem's standard deviation: learnt for the encoder's draws, else 1."""
