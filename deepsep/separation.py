@@ -41,7 +41,8 @@ def separate_blocks(
     """The second pass: blocks float32 (c, t) -> stems float32 (s, k, c, t), as long together as the track.
 
     on_spread is called with the standard deviation (k, d, n) of the stems' Wiener gains and the mixture's power (d, n),
-    frames in order, where the separation asks for it; on_progress with how many samples are done. A silent track has silent stems.
+    frames in order, where the separation asks for it; on_progress with how many samples are done. A silent track has
+    silent stems.
     Raises DeepsepError for settings that do not fit the model's domain.
     """
     separation.model.domain.check(separation.settings, spread=separation.spread)

@@ -59,7 +59,10 @@ class Inference:
         return (self.planes_bcdn[:, 0] + self.planes_bcdn[:, 1]) / 2
 
     def estimates(self, groups: Sequence[Sequence[int]], *, spread: bool) -> Iterator[Planes]:
-        """Each window's gains (s, k, d, n), stem k the sum of the sources groups[k], then their spread (k, d, n) and the power (d, n)."""
+        """Each window's gains (s, k, d, n), stem k the sum of the sources groups[k].
+
+        Then, if `spread`, their standard deviation (k, d, n) and the mixture's power (d, n).
+        """
 
         def grouped(gains_bkdn: Tensor) -> Tensor:
             return torch.stack([gains_bkdn[:, list(group)].sum(1) for group in groups], 1)

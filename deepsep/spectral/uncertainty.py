@@ -52,7 +52,7 @@ class Uncertainty:
     def heard(self) -> dict[str, Values]:
         """Stem -> its map (d, n), whole where the mixture is loudest, fading to 0 at `FADE_DB` below that."""
         level_db = 10 * np.log10(np.maximum(self.power_dn, 1e-12) / max(float(self.power_dn.max()), 1e-12))
-        weight_dn = np.clip(1 + level_db / FADE_DB, 0, 1)
+        weight_dn: Values = np.clip(1 + level_db / FADE_DB, 0, 1).astype(np.float32)
         return {stem: std_dn * weight_dn for stem, std_dn in self.by_stem().items()}
 
 

@@ -280,5 +280,8 @@ def legend(scale: float | None) -> str:
     limits = f"{LOWEST_HZ:g} Hz to {HIGHEST_HZ / 1000:g} kHz, {RANGE_DB:g} dB deep"
     text = f"Waveforms share one scale, and so do spectrograms ({limits})."
     if scale is not None:
-        text += f" The strip below a spectrogram is how unsure the stem is where it is heard: faintest 0, strongest {scale:.3g}."
+        text += (
+            " The strip below a spectrogram is how unsure the stem is, where the song is loud: "
+            f"faintest 0, strongest {scale:.3g}."
+        )
     return escape(text)
