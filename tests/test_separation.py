@@ -107,7 +107,7 @@ def test_windows_are_alike_and_few(model, settings, frames):
     if track.samples < 1:
         track = Track(RATE, 1, 1.0)
     frames = Spectrum(SMALL, RATE).frames(track.samples)
-    core, context, _ = model.domain.layout(whole(model, settings, track))
+    core, context, *_ = model.domain.layout(whole(model, settings, track))
     largest = max(domain.CORE, 4 * context)
     number = -(-frames // core)
     assert core % ALIGN == 0 and core <= 1.5 * largest + ALIGN

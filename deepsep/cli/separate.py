@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ from ..config import (
     fits_some_domain,
     ranges,
 )
+from ..errors import MissingExtra
 from .batch import Batch, from_stdin
 from .common import (
     as_usage,
@@ -234,14 +236,13 @@ def separate(
     if filename is not None:
         check_filename(filename, draws)
 
-    from .. import api
-    from ..inference.settings import choose_method
-    from ..output import paths
-    from ..spectral.uncertainty import check_pictures
-
     if uncertainty:
         check_pictures()
-    set_threads(threads)
+    from ..inference.settings import check_device, choose_method
+    from ..models import hub, offer
+    from ..output import paths
+
+    check_device(device)
     batch = Batch(quiet, as_json)
     with exit_on_signals(), silence_c_libraries(), from_stdin("-" in inputs) as piped:
         found = gather(inputs, piped, batch, recursive=recursive, out=out)
@@ -249,26 +250,34 @@ def separate(
             batch.finish(None)
             return
         base, others = pin(priors, replaced, offline=offline, quiet=quiet)
+        chosen = offer.choose(hub.resolve(base, offline=True), others, listed(sources))
+        if choose_method(method, init, has_encoder=chosen.encoder)[0] == "encoder":
+            check_method(typed, method)
+        output = paths.Output(
+            folder=out, stems=paths.output_stems(chosen.sources, listed(stems), two_stems), pattern=filename,
+            format=format, bit_depth=bit_depth, bitrate=bitrate, codec=codec, overwrite=overwrite,
+            draws=draws, uncertainty=uncertainty, report=report,
+        )  # fmt: skip
+        jobs = paths.plan(found, output, priors=slug(priors), skip_existing=skip_existing)
+        batch.skipped = len(found) - len(jobs)
+        jobs = batch.fitting(jobs, output)
+        if not jobs:
+            batch.finish(None)
+            return
+        from .. import api  # torch is loaded here: what can be refused has been
+
+        set_threads(threads)
         model = api.load_priors(base, others, sources=listed(sources), device=device, offline=offline)
         if len(model.sources) == 1 and not quiet:
             (only,) = model.sources
             say(
                 f"note: {only} alone is inferred, so all of the song is {only}; to write {only} only: --stems {only}"
             )
-        if choose_method(method, init, has_encoder=model.encoder is not None)[0] == "encoder":
-            check_method(typed, method)
         with as_usage():
             settings = api.settings_for(
                 model, method=method, init=init, sgld=options, draws=draws if draws > 1 else None,
                 uncertainty=uncertainty, seed=seed, batch_size=batch_size, device=device,
             )  # fmt: skip
-        output = paths.Output(
-            folder=out, stems=paths.output_stems(model.sources, listed(stems), two_stems), pattern=filename,
-            format=format, bit_depth=bit_depth, bitrate=bitrate, codec=codec, overwrite=overwrite,
-            draws=draws, uncertainty=uncertainty, report=report,
-        )  # fmt: skip
-        jobs = paths.plan(found, output, priors=slug(priors), skip_existing=skip_existing)
-        batch.skipped = len(found) - len(jobs)
         if verbose and not quiet:
             say(
                 f"{settings.method} on {settings.device}, {len(model.sources)} sources: "
@@ -290,6 +299,15 @@ def gather(inputs: list[str], piped: Path | None, batch: Batch, *, recursive: bo
         *batch.readable([(piped, "stdin")] if piped else []),
         *batch.readable([(path, str(path)) for path in files]),
     ]
+
+
+def check_pictures() -> None:
+    """Raise MissingExtra unless pictures can be drawn."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtra(
+            "the picture of --uncertainty needs matplotlib; run `pipx inject deepsep matplotlib` or "
+            '`pip install "deepsep[plot]"`'
+        )
 
 
 def check_filename(pattern: str, draws: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import SpectrumConfig
-from ..errors import MissingExtra
 from .spectrum import Spectrum
 
-__all__ = ["COLUMNS", "SpreadMap", "Uncertainty", "check_pictures", "draw", "save"]
+__all__ = ["COLUMNS", "SpreadMap", "Uncertainty", "draw", "save"]
 
 COLUMNS = 2000  # of a map at most, whatever the track's length
 PICTURE_COLUMNS = 500
@@ -109,15 +107,6 @@ def save(path: Path, found: Uncertainty) -> None:
         time_s=found.time_s,
     )  # fmt: skip
     path.write_bytes(packed.getbuffer())
-
-
-def check_pictures() -> None:
-    """Raise MissingExtra unless pictures can be drawn."""
-    if find_spec("matplotlib") is None:
-        raise MissingExtra(
-            "the picture of --uncertainty needs matplotlib; run `pipx inject deepsep matplotlib` or "
-            '`pip install "deepsep[plot]"`'
-        )
 
 
 def draw(path: Path, found: Uncertainty, title: str) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from html import escape
@@ -70,6 +70,7 @@ def write_report(
     uncertainty: Mapping[str, NDArray[Any]] | None = None,
     seconds: float | None = None,
     staged: StagedFiles | None = None,
+    on_part: Callable[[float], None] | None = None,
 ) -> str:
     """Write the page of one separated track; an existing one is replaced only when the new one is complete.
 
@@ -88,6 +89,7 @@ def write_report(
             evenly over the whole track. Finite, 0 is certain; all stems are drawn on one scale.
         seconds: how long the separation took.
         staged: where the page waits, among the track's other files; by default it is a unit of its own.
+        on_part: called with the share of the page's sound that is made.
 
     Raises DeepsepError when a file cannot be read or the page cannot be written, ValueError for uncertainty
     of another shape, of another value or of something that is not a stem.
@@ -111,7 +113,14 @@ def write_report(
         target = waiting.temporary_of(path)
         try:
             with waiting.scratch(target.parent).open("w+b") as sounds, target.open("wb") as page:
-                heard = [sound.embed(info, rate, kbps, index, sounds) for index, info in enumerate(infos)]
+                heard = []
+                for index, info in enumerate(infos):
+
+                    def tell(share: float, index: int = index) -> None:
+                        if on_part:
+                            on_part((index + share) / len(infos))
+
+                    heard.append(sound.embed(info, rate, kbps, index, sounds, tell))
                 tracks = [
                     Track(*source, picture) for source, (picture, _) in zip(sources, heard, strict=True)
                 ]
