@@ -167,6 +167,15 @@ def test_progress_reaches_the_end(model):
     assert told[-1] == x.shape[1] and told == sorted(told)
 
 
+def test_progress_moves_with_every_step_of_the_sampler(model):
+    x, told = song(0.5), []
+    separation = whole(model, replace(COOL, sgld=replace(COOL.sgld, chains=2)), measure([x], RATE))
+    list(separate_blocks(iter([x]), separation, on_progress=told.append))
+    steps = 2 * COOL.sgld.levels * COOL.sgld.steps
+    assert len(told) >= steps and told[-1] == x.shape[1]
+    np.testing.assert_allclose(told[:steps], x.shape[1] * np.arange(1, steps + 1) / steps, atol=1)
+
+
 @METHODS
 def test_every_draw_from_the_posterior_is_a_separation(model, settings):
     x, spreads = song(0.6), []

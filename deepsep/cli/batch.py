@@ -94,7 +94,7 @@ class Progress:
             if what != stage:
                 stage, began, shown = what, now, -math.inf
                 title = f"{name}: {what}" if what else name
-                self.bars.reset(task, description=printable(title), total=whole)
+                self.bars.reset(task, description=printable(title), total=whole, left="")
             if self.lines and now - told >= EVERY:
                 told = now
                 say(f"{name}: {so_far(done, whole, now - began, what)}")

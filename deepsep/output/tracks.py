@@ -92,6 +92,7 @@ def run(
         if on_progress:
             on_progress(samples / info.rate)
 
+    tell(0)
     with StagedFiles({**job.paths, **job.extras}) as staged:
         with ExitStack() as stack:
             writers: list[StagedWriter] = []
