@@ -258,8 +258,8 @@ def interruption(done: int, jobs: int) -> str:
 
 def so_far(done: float, whole: float | None, took: float, stage: str = "") -> str:
     """How far a track is after `took` seconds of work: seconds of its length, or the share of another stage."""
-    if not whole or not done:
-        return stage or f"{done:.0f} s done"
+    if not whole:
+        return f"{done:.0f} s done"
     if stage:
         return f"{stage}, {100 * done / whole:.0f} %"
     left = time_left(done, whole, took)
