@@ -24,6 +24,7 @@ from ..staging import Scratch
 from .common import INTERRUPTED, is_out_of_memory, say
 
 if TYPE_CHECKING:
+    from ..audio.info import Part
     from ..inference.model import Model
     from ..inference.settings import Settings
     from ..output.paths import Input, Job, Output
@@ -136,16 +137,16 @@ class Batch:
         say(f"error: {error}")
         self.failed.append({"source": source, "error": str(error)})
 
-    def readable(self, files: Sequence[tuple[Path, str]]) -> list[Input]:
-        """The files (with what to call each) that hold audio; what is wrong with the others is said."""
+    def readable(self, files: Sequence[tuple[Path, str]], part: Part) -> list[Input]:
+        """The files (with what to call each) that hold audio, in this part; what is wrong with the others is said."""
         from ..audio import files as audio
         from ..output.paths import Input
 
         found = []
         for path, label in files:
             try:
-                info = audio.probe(path)
-                found.append(Input(path, label, info.frames / info.rate if info.frames else None, info))
+                info = audio.probe(path, part)
+                found.append(Input(path, label, info.frames / info.rate if info.frames else None, info, part))
             except (DeepsepError, OSError, UnicodeError) as error:
                 self.fail(label, reason(error, path).replace(str(path), label))
         return found

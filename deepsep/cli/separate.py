@@ -33,6 +33,7 @@ from ..errors import MissingExtra
 from .batch import Batch, from_stdin
 from .common import (
     as_usage,
+    clock_seconds,
     exit_on_signals,
     listed,
     pairs,
@@ -68,6 +69,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..audio.info import Part
     from ..output.paths import Input
 
 __all__ = ["separate"]
@@ -198,6 +200,13 @@ def separate(
     ] = BATCH_SIZE,
     device: DeviceOption = DEVICE,
     threads: ThreadsOption = None,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Where to start in the song: seconds, m:ss or h:mm:ss."),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Where to end; the stems are of that part alone.")
+    ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look in subfolders too.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -220,6 +229,7 @@ def separate(
         raise usage("--report needs the stems in files of their own; use another --format")
     if quiet and verbose:
         raise usage("--quiet and --verbose exclude each other")
+    part = part_of(start, end)
     replaced = pairs(prior, "--prior")
     typed = typed_options(context)
     check_idle(typed, format, bit_depth, draws)
@@ -245,7 +255,7 @@ def separate(
     check_device(device)
     batch = Batch(quiet, as_json)
     with exit_on_signals(), silence_c_libraries(), from_stdin("-" in inputs) as piped:
-        found = gather(inputs, piped, batch, recursive=recursive, out=out)
+        found = gather(inputs, piped, batch, part, recursive=recursive, out=out)
         if not found:
             batch.finish(None)
             return
@@ -287,7 +297,9 @@ def separate(
         batch.finish(model)
 
 
-def gather(inputs: list[str], piped: Path | None, batch: Batch, *, recursive: bool, out: Path) -> list[Input]:
+def gather(
+    inputs: list[str], piped: Path | None, batch: Batch, part: Part, *, recursive: bool, out: Path
+) -> list[Input]:
     """List the readable files among what was typed and piped, each once; `batch` is told of the others."""
     from ..output.inputs import expand_inputs
 
@@ -296,9 +308,19 @@ def gather(inputs: list[str], piped: Path | None, batch: Batch, *, recursive: bo
     for problem in problems:
         batch.fail(str(problem).partition(": ")[0], problem)
     return [
-        *batch.readable([(piped, "stdin")] if piped else []),
-        *batch.readable([(path, str(path)) for path in files]),
+        *batch.readable([(piped, "stdin")] if piped else [], part),
+        *batch.readable([(path, str(path)) for path in files], part),
     ]
+
+
+def part_of(start: str | None, end: str | None) -> Part:
+    """Read --start and --end; a usage mistake where nothing lies between them."""
+    from ..audio.info import Part
+
+    part = Part(clock_seconds(start, "--start") or 0.0, clock_seconds(end, "--end"))
+    if part.end is not None and part.end <= part.start:
+        raise usage(f"--end {end} is not after {f'--start {start}' if start else 'the start'}")
+    return part
 
 
 def check_pictures() -> None:

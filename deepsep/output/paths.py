@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..audio.files import track_name
-from ..audio.info import AudioInfo
+from ..audio.info import WHOLE, AudioInfo, Part
 from ..config import BIT_DEPTH, CODEC, FORMAT, MP3_KBPS, BitDepth, Codec, Format
 from ..errors import DeepsepError
 from . import ni_stem, stems
@@ -75,12 +75,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file to separate, its name in messages, its length in seconds where that is known, and what it holds."""
+    """A file to separate, and its name in messages.
+
+    Where they are known: its length in seconds and what it holds, both of the part of it that is wanted.
+    """
 
     path: Path
     label: str
     seconds: float | None = None
     info: AudioInfo | None = None
+    part: Part = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class Job:
     label: str = ""
     seconds: float | None = None
     info: AudioInfo | None = None
+    part: Part = WHOLE
 
 
 def output_stems(
@@ -171,7 +176,7 @@ def plan_job(item: Input, output: Output, priors: str) -> Job:
         if output.report if kind == "report" else output.uncertainty:
             extra = f"{shared}/{own}{name}" if shared else own + name
             extras |= plan_paths(item.path, output.folder, extra, [kind], ext, priors=priors)
-    return Job(item.path, targets, extras, item.label, item.seconds, item.info)
+    return Job(item.path, targets, extras, item.label, item.seconds, item.info, item.part)
 
 
 def plan_paths(

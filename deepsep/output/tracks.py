@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import __version__
 from ..audio import files as audio
-from ..audio.info import AudioInfo, Samples
+from ..audio.info import WHOLE, AudioInfo, Part, Samples
 from ..audio.tags import Tags, read_tags
 from ..inference.domain import Separation
 from ..inference.model import Model
@@ -75,11 +75,11 @@ def run(
     Raises DeepsepError as `audio.read_blocks` and the writers do; then nothing of this track is left behind.
     """
     began = time.monotonic()
-    info = audio.probe(job.source)
+    info = audio.probe(job.source, job.part)
     check_format(output, info)
     kept: list[Samples] = []
     stage: OnStage = on_stage or (lambda name, share: None)
-    blocks = watched(keep(audio.read_blocks(job.source), kept), info, stage)
+    blocks = watched(keep(audio.read_part(info), kept), info, stage)
     track = measure(blocks, info.rate)
     groups = [[model.sources.index(s) for s in members] for members in output.stems.values()]
     separation = Separation(track, model, settings, groups, spread=output.uncertainty)
@@ -96,11 +96,11 @@ def run(
     with StagedFiles({**job.paths, **job.extras}) as staged:
         with ExitStack() as stack:
             writers: list[StagedWriter] = []
-            comment = provenance(model, settings)
+            comment = provenance(model, settings, job.part)
             for opened in open_writers(job, output, info, track.samples, tags, comment, staged):
                 stack.push(opened)
                 writers.append(opened)
-            again = iter(kept) if kept else audio.read_blocks(job.source)
+            again = iter(kept) if kept else audio.read_part(info)
             for stems_skct in separate_blocks(
                 again, separation, on_spread=spread.add if spread else None, on_progress=tell
             ):
@@ -208,6 +208,7 @@ def write_extras(
             job.extras["report"],
             title=title,
             mix=job.source,
+            part=job.part,
             stems={name: staged.temporary[name] for name in job.paths},
             settings=used_settings(settings),
             priors=origins(model),
@@ -227,7 +228,7 @@ def origins(model: Model) -> Mapping[str, Any]:
     }
 
 
-def provenance(model: Model, settings: Settings) -> str:
+def provenance(model: Model, settings: Settings, part: Part = WHOLE) -> str:
     """The comment in every output: what made it, from which priors, at which commit.
 
     Of a local folder only the name is given: outputs are passed on, and should not show the disk's folders.
@@ -239,7 +240,9 @@ def provenance(model: Model, settings: Settings) -> str:
         by_place.setdefault(place, []).append(source)
     whole = len(by_place) == 1
     priors = "; ".join(p if whole else f"{', '.join(names)}: {p}" for p, names in by_place.items())
-    return f"deepsep {__version__}, {settings.method}, seed {settings.seed}; priors {priors}"
+    end = "the end" if part.end is None else f"{part.end:g} s"
+    which = "" if part == WHOLE else f", {part.start:g} s to {end}"
+    return f"deepsep {__version__}, {settings.method}, seed {settings.seed}{which}; priors {priors}"
 
 
 def used_settings(settings: Settings) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from ...audio.files import probe
-from ...audio.info import AudioInfo
+from ...audio.info import WHOLE, AudioInfo, Part
 from ...errors import DeepsepError
 from ...staging import StagedFiles
 from . import sound
@@ -67,6 +67,7 @@ def write_report(
     stems: Mapping[str, Path],
     settings: Mapping[str, object],
     priors: Mapping[str, object],
+    part: Part = WHOLE,
     uncertainty: Mapping[str, NDArray[Any]] | None = None,
     seconds: float | None = None,
     staged: StagedFiles | None = None,
@@ -79,7 +80,7 @@ def write_report(
     Args:
         path: the page, an .html file; missing folders are created.
         title: the heading, usually the track's name.
-        mix: the file that was separated.
+        mix: the file that was separated, or of which a `part` was.
         stems: name -> file, in the order of the page; of several separations "sample-1/vocals" and so on, of which
             the page plays one at a time. Any rate and channel count that can be read; more than two channels are
             folded to stereo on the page.
@@ -102,7 +103,7 @@ def write_report(
         raise DeepsepError("the report needs mp3, which this libsndfile cannot write; install libsndfile 1.1")
     parts = {name: split_name(name) for name in stems}
     colours = choose_colours(dict.fromkeys(stem for _, stem in parts.values()))
-    sources = [("Original", "", "Original", GREY, probe(mix))]
+    sources = [("Original", "", "Original", GREY, probe(mix, part))]
     sources += [(n, sample, stem, colours[stem], probe(stems[n])) for n, (sample, stem) in parts.items()]
     infos = [info for *_, info in sources]
     rate = sound.page_rate(infos[0].rate)

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 import soundfile as sf
 
-from ...audio.files import read_blocks
+from ...audio.files import read_part
 from ...audio.info import AudioInfo, Samples
 from ...audio.resampling import resample_blocks
 from ...errors import DeepsepError
@@ -67,7 +67,7 @@ def embed(
 
     def fold() -> Iterator[Samples]:
         nonlocal clipped
-        for block in read_blocks(info.path):
+        for block in read_part(info):
             clipped = clipped or bool(np.abs(block).max() > CEILING)
             yield fold_to_stereo(clip(block))
 
