@@ -53,7 +53,8 @@ def train_encoder(
             or "both". Songs in `training.mixtures` take the simulated mixtures' place in the ELBO.
         init: an encoder whose weights to start from, such as `load_priors().encoder`; layers of other shapes than
             this one's start fresh.
-        start, listener: as in `train_prior`.
+        start: as in `train_prior`.
+        listener: as in `train_prior`.
 
     Raises DeepsepError as `train_prior` does, and for sources without recordings.
 
