@@ -272,6 +272,7 @@ def sample_prior(
     seed: int = SEED,
     device: str = DEVICE,
     offline: bool = False,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Draw:
     """Draw from a prior and make the draw audible.
 
@@ -285,6 +286,7 @@ def sample_prior(
         seed: same seed, same machine, same sound.
         device: "auto", "cpu", "cuda" or "mps".
         offline: use the local cache only.
+        on_progress: called with the share of the iterations that is done.
 
     Raises DeepsepError for an unknown source, and where the draw overflows, as it does at temperatures far above 1.
 
@@ -305,6 +307,7 @@ def sample_prior(
     sound = domain.sonify(
         flow, max(1, round(seconds * domain.rate)), sigma=flow.config.sigma_min if sigma is None else sigma,
         temperature=temperature, iterations=iterations, rng=torch.Generator(device).manual_seed(seed),
+        on_part=on_progress,
     )  # fmt: skip
     if not sound.samples.isfinite().all():
         raise DeepsepError(f"the prior's draw overflows at temperature {temperature:g}; use one nearer to 1")

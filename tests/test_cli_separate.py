@@ -391,15 +391,17 @@ def test_a_run_that_is_stopped_leaves_nothing_half_done(number, code, priors, tm
 def test_long_tracks_tell_how_far_they_are_where_no_person_watches(deepsep, priors, monkeypatch):
     monkeypatch.setattr(batches, "EVERY", 0)
     record(Path("long.wav"), noise(30))
-    words = ("separate", "long.wav", "--priors", priors, "--overwrite")
+    words = ("separate", "long.wav", "--priors", priors, "--overwrite", "--report")
     _, _, err = deepsep(*words)
     *lines, last = err.splitlines()
-    assert len(lines) > 2 and all(
-        re.fullmatch(r"long.wav: \d+ % of 30 s, \d+:\d\d left", line) for line in lines
-    )
     assert last.startswith("long.wav: 30.0 s in ")
-    shares = [int(line.split()[1]) for line in lines]
-    assert shares == sorted(shares) and shares[-1] == 100
+    lines = [line.removeprefix("long.wav: ") for line in lines]
+    stages = ["reading, ", r"\d+ % of 30 s(, \d+:\d\d left)?", "writing files", "making the page, "]
+    told = [next(i for i, stage in enumerate(stages) if re.match(stage, line)) for line in lines]
+    assert told == sorted(told) and set(told) == {0, 1, 2, 3}
+    for number in (0, 1, 3):
+        shares = [int(re.search(r"(\d+) %", ln)[1]) for ln, i in zip(lines, told, strict=True) if i == number]
+        assert shares == sorted(shares) and shares[-1] == 100 and len(shares) > 1
     assert deepsep(*words, "-q") == (0, "", "")
 
 

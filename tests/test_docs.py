@@ -101,7 +101,13 @@ def test_the_page_says_what_the_program_takes():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "offers"),
-    [("pri", "priors"), ("priors down", "download"), ("separate --sk", "--skip-existing")],
+    [
+        ("pri", "priors"),
+        ("priors down", "download"),
+        ("separate --sk", "--skip-existing"),
+        ("separate --format m", "mp3"),
+        ("separate --method e", "encoder"),
+    ],
 )
 def test_bash_completes(typed, offers):
     words = f"deepsep {typed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from ..progress import printable
 __all__ = [
     "INTERRUPTED",
     "as_usage",
+    "clock_seconds",
     "exit_on_signals",
     "is_out_of_memory",
     "listed",
@@ -66,6 +68,17 @@ def pairs(items: list[str], option: str) -> dict[str, str]:
             raise usage(f"{option} takes NAME=VALUE, got {item!r}")
         table[name] = value
     return table
+
+
+def clock_seconds(text: str | None, option: str) -> float | None:
+    """Read a time: seconds, m:ss or h:mm:ss, whose seconds may have decimals; None stays None."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:(?:(\d+):(?=\d\d:))?(\d+):(?=\d\d(?:\.|$)))?(\d+(?:\.\d*)?)", text.strip())
+    if match is None or len(text) > 20:
+        raise usage(f"{option} takes seconds, m:ss or h:mm:ss, got {text!r}")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def listed(names: str | None) -> list[str] | None:

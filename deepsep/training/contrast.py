@@ -52,7 +52,8 @@ def contrast_priors(
         data: as in `train_encoder`.
         out: another folder, for the new priors.
         training: how long, at which rate, from which seed.
-        start, listener: as in `train_prior`.
+        start: as in `train_prior`.
+        listener: as in `train_prior`.
 
     Raises DeepsepError as `train_encoder` does, for priors of samples, and for a single prior.
 

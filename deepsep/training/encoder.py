@@ -54,7 +54,8 @@ def train_encoder(
             they are taken apart by the encoder's average, added up anew and learnt from, beside simulated mixtures.
         init: an encoder whose weights to start from, such as `load_priors().encoder`; layers of other shapes than
             this one's start fresh.
-        start, listener: as in `train_prior`.
+        start: as in `train_prior`.
+        listener: as in `train_prior`.
 
     Raises DeepsepError as `train_prior` does, and for sources without recordings.
 

@@ -90,11 +90,12 @@ def read_all(sound: sf.SoundFile) -> Iterator[Samples]:
         yield block.T
 
 
-def decode(info: AudioInfo) -> Iterator[Samples]:
-    """Yield blocks of shape (c, t). Raises DeepsepError where the file is damaged."""
-    done = 0
+def decode(info: AudioInfo, done: int = 0) -> Iterator[Samples]:
+    """Yield blocks of shape (c, t), from sample `done` on. Raises DeepsepError where the file is damaged."""
     try:
         with sf.SoundFile(info.path) as sound:
+            if done:
+                sound.seek(done)
             for block in read_all(sound):
                 done += block.shape[1]
                 yield block
