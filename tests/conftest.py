@@ -1,6 +1,9 @@
 """What the tests share: one thread, reproducible examples, and a small model whose every weight matters."""
 
+import subprocess
+
 import hypothesis
+import processes
 import pytest
 import torch
 from cli_fixtures import FOUR
@@ -11,6 +14,8 @@ from deepsep.inference.model import Model
 from deepsep.spectral.domain import SpectralDomain
 
 torch.set_num_threads(1)
+processes.take_signals()
+subprocess.Popen = processes.Child  # type: ignore[misc]
 
 
 def pytest_collection_modifyitems(items):
@@ -50,6 +55,10 @@ def small_prior(seed):
     data = torch.randn(200, bands, generator=rng) @ torch.randn(bands, bands, generator=rng) / bands**0.5
     prior.whitening.fit(data + torch.randn(bands, generator=rng))
     return shake(prior, 0.02, seed)
+
+
+modules_children_end = pytest.fixture(autouse=True, scope="module")(processes.children_end)
+children_end = pytest.fixture(autouse=True)(processes.children_end)
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,14 @@ the next run succeeds.
 import io
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 from cli_fixtures import FOUR, noise, program, record, tree
+from processes import until
 from safetensors import SafetensorError
 from tiny import SPECTRUM, folder_of
 
@@ -63,6 +65,15 @@ KINDS = {
     "sound read": (sf.SoundFile, "read", lambda: sf.LibsndfileError(2)),
     "memory": (np, "concatenate", MemoryError),
 }
+
+
+def size_of(folder):
+    """Bytes in a track's hidden folder, from which files may go at any time."""
+    size = 0
+    for path in folder.glob(".deepsep-*/*"):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
 def contents(folder):
@@ -195,15 +206,9 @@ def test_kill_9_leaves_nothing_under_a_final_name_and_the_next_run_cleans_up(
     words = ("separate", "--priors", priors, "song.wav", "-o", "out", "--report", "-f", "flac", "-q")
     run = program(*words, cwd=tmp_path)
     scratch = tmp_path / "out" / "song"
-    try:
-        while not list(scratch.glob(".deepsep-*/*")) and run.poll() is None:
-            pass
-        size = 0.0
-        while size < share * 4 * 20 * 16000 * 8 and run.poll() is None:  # of the stems that wait as floats
-            size = sum(path.stat().st_size for path in scratch.glob(".deepsep-*/*") if path.exists())
-    finally:
-        run.kill()
-        run.wait()
+    until(lambda: size_of(scratch) >= share * 4 * 20 * 16000 * 8, run)  # of the stems that wait as floats
+    run.kill()
+    run.wait()
     left = tree(tmp_path / "out")
     assert run.returncode == -9, "it was done too soon"
     assert left and all("/.deepsep-" in path for path in left)
