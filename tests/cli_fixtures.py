@@ -10,6 +10,7 @@ import soundfile as sf
 
 FOUR = ("vocals", "drums", "bass", "other")
 RATE = 16000
+ROUNDING = 1e-4  # of full scale; what the same seed may differ by
 
 
 def noise(seconds=0.5, channels=2, rate=RATE, seed=0, level=0.1):
