@@ -15,7 +15,7 @@ from ..inference.domain import Domain, Task
 from ..inference.draws import Draws
 from ..inference.losses import Figures, prior_loss
 from ..models import folder as folders
-from ..progress import Listener, Status, TrainResult
+from ..progress import Listener, Status, TrainResult, printable
 from ..recordings.files import Place, paths_of
 from ..spectral.domain import SpectralDomain
 from .claim import claimed
@@ -114,7 +114,10 @@ def train_prior(
         def save(average: Flow, status: Status) -> None:
             about = {
                 "licence": licence,
-                "data": {"hours": round(examples.hours, 3), "folders": [p.name for p in recordings]},
+                "data": {
+                    "hours": round(examples.hours, 3),
+                    "folders": [printable(p.name) for p in recordings],
+                },
                 "training": describe(training, status.step, score_weight=training.score_weight),
                 "held_out": round_figures(status.held_out),
             }
