@@ -1,5 +1,6 @@
 """What the tests share: one thread, reproducible examples, and a small model whose every weight matters."""
 
+import os
 import subprocess
 
 import hypothesis
@@ -26,7 +27,8 @@ def pytest_collection_modifyitems(items):
 
 
 hypothesis.settings.register_profile("deepsep", deadline=None, max_examples=30, derandomize=True)
-hypothesis.settings.load_profile("deepsep")
+hypothesis.settings.register_profile("long", deadline=None, max_examples=3000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "deepsep"))
 
 SOURCES = ["vocals", "drums", "bass"]
 SMALL = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)

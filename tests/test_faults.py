@@ -86,7 +86,7 @@ def contents(folder):
 
 @pytest.mark.parametrize(("format", "old"), [("wav", True), ("flac", False)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_separation(kind, format, old, deepsep, priors, monkeypatch):
+def test_a_separation(kind, format, old, deepsep, priors, monkeypatch, record_property):
     record(Path("song.wav"))
     owner, name, error, *counts = KINDS[kind]
     words = [
@@ -115,6 +115,7 @@ def test_a_separation(kind, format, old, deepsep, priors, monkeypatch):
             fault = Fault(patch, owner, name, error, n, *counts)
             code, _, err = deepsep(*words)
         if not fault.happened:
+            record_property("faults", n)
             break
         if code == 0:
             assert tree(Path("out/song")) == whole and contents(Path("out")).items().isdisjoint(
@@ -166,7 +167,9 @@ TRAINING_KINDS = {
 
 @pytest.mark.parametrize("training", TRAININGS)
 @pytest.mark.parametrize("kind", TRAINING_KINDS)
-def test_a_training_step_and_its_checkpoint(kind, training, deepsep, trained, monkeypatch, tmp_path):
+def test_a_training_step_and_its_checkpoint(
+    kind, training, deepsep, trained, monkeypatch, tmp_path, record_property
+):
     owner, name, error, *counts = TRAINING_KINDS[kind]
     words = [*TRAININGS[training], "--steps", 1, "--batch", 2, "-q", "--overwrite"]
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
@@ -182,6 +185,7 @@ def test_a_training_step_and_its_checkpoint(kind, training, deepsep, trained, mo
             fault = Fault(patch, owner, name, error, n, *counts)
             code, _, err = deepsep(*words)
         if not fault.happened:
+            record_property("faults", n)
             break
         now = contents(target)
         assert not any(".part" in path for path in now), n
@@ -237,7 +241,7 @@ DOWNLOAD_KINDS = {
 
 
 @pytest.mark.parametrize("kind", DOWNLOAD_KINDS)
-def test_a_download(kind, deepsep, monkeypatch, tmp_path):
+def test_a_download(kind, deepsep, monkeypatch, tmp_path, record_property):
     owner, name, error, *counts = DOWNLOAD_KINDS[kind]
     folder, cache = folder_of(tmp_path / "band", "hum", "hiss"), tmp_path / "cache"
     words = ("priors", "download", "ana/band", "-q")
@@ -252,6 +256,7 @@ def test_a_download(kind, deepsep, monkeypatch, tmp_path):
                 fault = Fault(patch, owner, name, error, n, *counts)
                 code, out, err = deepsep(*words)
             if not fault.happened:
+                record_property("faults", n)
                 break
             if code:
                 assert code == 1 and err.splitlines()[-1].startswith("error: "), (n, err)
