@@ -168,7 +168,7 @@ def separate(
             those that differ from the default, {"steps": 4}. By default those of the command line, which sample the
             posterior itself (temperature 1, in the spectral domain) for `draws` and `on_uncertainty`.
         draws: so many plausible separations instead of one best; each stem then has an axis more, in front.
-        seed: same seed, same machine, same stems.
+        seed: same seed, same machine, same stems, but for rounding (1e-4 of full scale).
         batch_size: windows at a time; changes memory, not the result.
         device: "auto", "cpu", "cuda" or "mps".
         offline: use the local cache only.
@@ -283,7 +283,7 @@ def sample_prior(
         temperature: 1 draws from the prior; less is tamer, 0 a steady average.
         sigma: noise level of the prior, by default its lowest.
         iterations: Griffin-Lim steps for the phase that log band powers lack; 0 leaves it noise.
-        seed: same seed, same machine, same sound.
+        seed: same seed, same machine, same sound, but for rounding (1e-4 of full scale).
         device: "auto", "cpu", "cuda" or "mps".
         offline: use the local cache only.
         on_progress: called with the share of the iterations that is done.

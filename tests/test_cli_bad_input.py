@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cli_fixtures import FOUR, noise, program, read, record, tree
+from processes import PATIENCE
 from tiny import folder_of
 
 
@@ -74,7 +75,7 @@ def test_a_broken_input_is_one_line(name, separate):
 def test_decoders_written_in_c_add_no_lines_of_their_own(priors, tmp_path):
     (tmp_path / "text.mp3").write_text("these are words\n" * 100)
     run = program("separate", "--priors", priors, "text.mp3", cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    err = run.communicate(timeout=60)[1]
+    err = run.communicate(timeout=PATIENCE)[1]
     assert run.returncode == 1
     assert err.startswith("error: text.mp3") and err.count("\n") == 1
 

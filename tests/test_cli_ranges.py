@@ -5,6 +5,7 @@ from types import UnionType
 
 import hypothesis.strategies as st
 import pytest
+from cli_fixtures import examples
 from hypothesis import HealthCheck, given, settings
 
 from deepsep.cli import app as program
@@ -52,7 +53,7 @@ def outside(number, low, high):
     )
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(120), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_number_out_of_its_range_is_wrong_usage(deepsep, data):
     command, option, number, low, high = data.draw(st.sampled_from(OPTIONS))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import typer
+from processes import PATIENCE
 from tiny import folder_of
 
 from deepsep import cli
@@ -118,7 +119,11 @@ def test_bash_completes(typed, offers):
     }
     code = "import sys; sys.argv[0] = 'deepsep'; from deepsep.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.stdout.split() == [offers], done.stderr
 

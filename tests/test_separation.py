@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cli_fixtures import ROUNDING
 from conftest import SMALL
 
 from deepsep.config import SpectralSgldConfig
@@ -135,9 +136,11 @@ def test_a_seed_repeats_and_matters_at_temperature_alone(model):
     x = song(0.6)
     for settings in (WARM, COOL, ENCODER):
         first = separate(x, model, replace(settings, seed=5))
-        np.testing.assert_array_equal(separate(x, model, replace(settings, seed=5)), first)
+        np.testing.assert_allclose(
+            separate(x, model, replace(settings, seed=5)), first, rtol=0, atol=ROUNDING
+        )
         other = separate(x, model, replace(settings, seed=6))
-        assert np.array_equal(other, first) == (settings is not WARM)
+        assert (np.abs(other - first).max() > 10 * ROUNDING) == (settings is WARM)
 
 
 @METHODS

@@ -22,6 +22,7 @@ from ..inference.encoder import AmortizedPosterior
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
+from .claim import claimed
 from .devices import computing, lead_first, quiet_unless_leading, start_or_resume
 from .former import former_of
 from .loop import Run, train
@@ -87,7 +88,7 @@ def train_encoder(
         copy_weights(init, encoder)
     identity: dict[str, Any] = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
     order = [*model.sources, *sorted(set(solos) - set(model.sources))]
-    with computing(training, listener) as compute:
+    with computing(training, listener) as compute, claimed(priors, compute):
         checkpoint = priors / "training" / "encoder.safetensors"
         start, listener = start_or_resume(start, checkpoint), quiet_unless_leading(listener, compute)
         remarks, before = prepare(priors, "encoder", identity, [solos[s] for s in order], start, listener)
