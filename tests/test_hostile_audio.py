@@ -112,6 +112,32 @@ def test_any_header_is_read_or_is_one_line(kind, at, damage, tmp_path_factory):
         assert 0 < total <= 32 * len(raw)  # four bits a sample at the least, and no more than there is
 
 
+def ogg_checksum(page):
+    value = 0
+    for byte in page:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ (0x04C11DB7 if value & 1 << 31 else 0)) & 0xFFFFFFFF
+    return value
+
+
+@pytest.mark.parametrize("more, whole", [(104, True), (2000, True), (8000, False)])
+def test_an_ogg_that_states_a_few_samples_more_than_it_has_is_whole(more, whole, tmp_path):
+    """Encoders' rounding at the end of a recording; some free games' music has it."""
+    raw = bytearray(ENCODED["ogg"])
+    at = raw.rindex(b"OggS")
+    stated = struct.unpack_from("<q", raw, at + 6)[0]
+    struct.pack_into("<q", raw, at + 6, stated + more)
+    struct.pack_into("<I", raw, at + 22, 0)
+    struct.pack_into("<I", raw, at + 22, ogg_checksum(raw[at:]))
+    (tmp_path / "a.ogg").write_bytes(raw)
+    if whole:
+        found = audio.read(tmp_path / "a.ogg")[0]
+        assert found.shape[1] == len(SOUND) + more
+    else:
+        refused(tmp_path / "a.ogg")
+
+
 def test_a_codec_that_nobody_knows_is_one_line(tmp_path):
     raw = bytearray(ENCODED["adpcm.wav"])
     raw[20:22] = b"\xff\xfe"

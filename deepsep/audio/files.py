@@ -194,7 +194,7 @@ def fit_length(pieces: Iterable[Samples], info: AudioInfo, done: int = 0) -> Ite
             return
     if info.frames is None or done == info.frames:
         return
-    lossy = info.decoder != "soundfile" or info.format == "mp3"
+    lossy = info.decoder != "soundfile" or info.format in ("mp3", "ogg")
     missing = info.frames - done
     if done == 0 or missing > (LOSSY_SLACK if lossy else 0):
         raise cut_short(info, done)
