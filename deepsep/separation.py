@@ -16,6 +16,7 @@ from torch import Tensor
 from .audio.loudness import Loudness
 from .inference import chunks
 from .inference.domain import Separation, Track
+from .inference.memory import infer_in_memory
 
 __all__ = ["measure", "separate_blocks"]
 
@@ -36,17 +37,22 @@ def separate_blocks(
     *,
     on_spread: Callable[[Tensor], None] | None = None,
     on_progress: Callable[[int], None] | None = None,
+    on_batch_size: Callable[[int], None] | None = None,
 ) -> Iterator[Samples]:
     """The second pass: blocks float32 (c, t) -> stems float32 (s, k, c, t), as long together as the track.
 
     on_spread is called with the standard deviation (k, d, n) of the stems' Wiener gains, frames in order, where the
-    separation asks for it; on_progress with how many samples are done. A silent track has silent stems.
+    separation asks for it; on_progress with how many samples are done; on_batch_size with how many windows fit into
+    memory at a time, where that is not what the settings say. A silent track has silent stems.
     Raises DeepsepError for settings that do not fit the model's domain.
     """
     separation.model.domain.check(separation.settings, spread=separation.spread)
     done = 0
     silent = separation.track.rms == 0
-    pieces = separate_silence(blocks_ct, separation) if silent else route(blocks_ct, separation, on_spread)
+    if silent:
+        pieces = separate_silence(blocks_ct, separation)
+    else:
+        pieces = route(blocks_ct, separation, on_spread, on_batch_size)
     for piece in pieces:
         done += piece.shape[-1]
         yield piece
@@ -61,7 +67,10 @@ def separate_silence(blocks_ct: Iterable[Samples], separation: Separation) -> It
 
 
 def route(
-    blocks_ct: Iterable[Samples], separation: Separation, on_spread: Callable[[Tensor], None] | None
+    blocks_ct: Iterable[Samples],
+    separation: Separation,
+    on_spread: Callable[[Tensor], None] | None,
+    on_batch_size: Callable[[int], None] | None,
 ) -> Iterator[Samples]:
     """Each step of the route, for a track that is not silent."""
     domain, settings = separation.model.domain, separation.settings
@@ -69,11 +78,10 @@ def route(
     core, context, fade = domain.layout(separation)
     frames = domain.analyse(blocks_ct, separation)
     windows = chunks.windows(frames, core, context)
-    estimates = (
-        pair
-        for batch in chunks.batched(windows, settings.batch_size)
-        for pair in zip(batch, domain.infer(batch, separation), strict=True)
-    )
+    estimates = infer_in_memory(
+        windows, lambda batch: domain.infer(batch, separation), settings.batch_size, settings.device,
+        on_size=on_batch_size,
+    )  # fmt: skip
 
     def stems_only(joined: Iterable[tuple[Tensor, chunks.Planes]]) -> Iterator[tuple[Tensor, Tensor]]:
         for frames_cn, (stems, *spread) in joined:

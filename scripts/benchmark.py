@@ -30,6 +30,7 @@ import numpy as np
 import soundfile
 
 import deepsep
+from deepsep.config import BATCH_SIZE
 
 RATE = 44100
 
@@ -125,7 +126,7 @@ def floor(folder: Path, args: argparse.Namespace) -> None:
     groups = [[k] for k in range(len(model.sources))]
     task = Separation(separation.measure([mix_ct], RATE), model, settings, groups)
     core, context, _ = model.domain.layout(task)
-    batch = next(batched(windows(model.domain.analyse([mix_ct], task), core, context), settings.batch_size))
+    batch = next(batched(windows(model.domain.analyse([mix_ct], task), core, context), BATCH_SIZE))
     x = torch.randn(len(batch), model.domain.spectrum.bands, batch[0].frames_cfn.shape[-1])
     sigma, steps = settings.sgld.sigma_max, settings.sgld.levels * settings.sgld.steps
     shares = []

@@ -8,9 +8,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from .common import INTERRUPTED, is_out_of_memory, say
 if TYPE_CHECKING:
     from ..inference.model import Model
     from ..inference.settings import Settings
+    from ..output.library import Claims, RunLog
     from ..output.paths import Input, Job, Output
     from ..output.tracks import TrackResult
 
@@ -110,6 +111,8 @@ class Batch:
     done: list[TrackResult] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
     skipped: int = 0
+    taken: int = 0  # by other runs
+    log: RunLog | None = None
 
     @property
     def terminal(self) -> bool:
@@ -120,12 +123,19 @@ class Batch:
         """Say what is wrong with one track, and remember it."""
         say(f"error: {error}")
         self.failed.append({"source": source, "error": str(error)})
+        if self.log:
+            self.log.add({"source": source, "outcome": "failed", "error": str(error)})
 
-    def readable(self, files: Sequence[tuple[Path, str]]) -> list[Input]:
-        """The files (with what to call each) that hold audio; what is wrong with the others is said."""
+    def readable(self, files: Sequence[tuple[Path, str]], *, look: bool = True) -> list[Input]:
+        """The files (with what to call each) that hold audio; what is wrong with the others is said.
+
+        All of them unless told to `look`: those of a large library are not all opened before the first is separated.
+        """
         from ..audio import files as audio
         from ..output.paths import Input
 
+        if not look:
+            return [Input(path, label) for path, label in files]
         found = []
         for path, label in files:
             try:
@@ -135,10 +145,10 @@ class Batch:
                 self.fail(label, reason(error, path).replace(str(path), label))
         return found
 
-    def run(self, jobs: Sequence[Job], model: Model, settings: Settings, out: Output) -> None:
-        """Separate every track, the rest too when one fails. Raises typer.Exit on Ctrl-C."""
-        from ..output import tracks
-
+    def run(
+        self, jobs: Sequence[Job], model: Model, settings: Settings, out: Output, claims: Claims | None = None
+    ) -> None:
+        """Separate every track, the rest too when one fails, but those that other runs claim. typer.Exit on Ctrl-C."""
         progress = Progress(
             [job.seconds for job in jobs], live=self.terminal, lines=not (self.terminal or self.quiet)
         )
@@ -148,25 +158,42 @@ class Batch:
                 for number, job in enumerate(jobs, 1):
                     name = Path(job.label).name
                     with progress.track(f"{number}/{len(jobs)} {name}" if len(jobs) > 1 else name) as tell:
-                        try:
-                            result = tracks.run(
-                                job, model, settings, out, on_progress=tell, on_done=self.done.append
-                            )
-                        except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
-                            self.fail(
-                                job.label, reason(error, job.source).replace(str(job.source), job.label)
-                            )
-                            continue
-                    if not self.quiet and not table:
-                        say(summary(result))
+                        result = attempt(
+                            job, model, settings, out, claims, self.log, tell, on_done=self.done.append
+                        )
+                    self.hear(job.label, result, table=table)
+                    if not isinstance(result, str) and result and result.batch_size:
+                        settings = replace(settings, batch_size=result.batch_size)
         except KeyboardInterrupt:
-            left = len(jobs) - len(self.done) - len(self.failed)
-            say(f"interrupted: {len(self.done)} of {len(jobs)} tracks are done, {left} left nothing behind")
-            if self.as_json:
-                self.tell_machine(model, interrupted=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise self.interrupted(len(jobs), model) from None
         if table:
             self.show_table()
+
+    @contextmanager
+    def bar(self, tracks: int) -> Iterator[Callable[[int], None]]:
+        """A bar of all tracks on a terminal; within, the result hears how many are done."""
+        progress = Progress([None] * tracks, live=self.terminal, lines=False)
+        task = progress.bars.add_task("all tracks", total=tracks)
+        with progress.bars:
+            yield lambda done: progress.bars.update(task, completed=done)
+
+    def hear(self, label: str, result: TrackResult | str | None, *, table: bool) -> None:
+        """Take down what `attempt` gave, and say it unless a table will."""
+        if result is None:
+            self.taken += 1
+        elif isinstance(result, str):
+            say(f"error: {result}")
+            self.failed.append({"source": label, "error": result})
+        elif not self.quiet and not table:
+            say(summary(result))
+
+    def interrupted(self, tracks: int, model: Model | None) -> typer.Exit:
+        """Say how many tracks are done when a person stops the run. Raise the result."""
+        left = tracks - len(self.done) - len(self.failed) - self.taken
+        say(f"interrupted: {len(self.done)} of {tracks} tracks are done, {left} left nothing behind")
+        if self.as_json:
+            self.tell_machine(model, interrupted=True)
+        return typer.Exit(INTERRUPTED)
 
     def tell_machine(self, model: Model | None, *, interrupted: bool = False) -> None:
         """Print JSON on stdout."""
@@ -188,15 +215,21 @@ class Batch:
             }
             for r in self.done
         ]
-        about |= {"failed": self.failed, "skipped": self.skipped, "interrupted": interrupted}
+        about |= {
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "taken": self.taken,
+            "interrupted": interrupted,
+        }
         typer.echo(json.dumps(about, indent=2))
 
     def finish(self, model: Model | None) -> None:
         """Say how many tracks are done. Raises typer.Exit if one failed."""
         if self.as_json:
             self.tell_machine(model)
-        elif not self.quiet and len(self.done) + len(self.failed) + self.skipped > 1:
-            say(f"{len(self.done)} done, {len(self.failed)} failed, {self.skipped} skipped")
+        elif not self.quiet and len(self.done) + len(self.failed) + self.skipped + self.taken > 1:
+            taken = f", {self.taken} taken by another run" if self.taken else ""
+            say(f"{len(self.done)} done, {len(self.failed)} failed, {self.skipped} skipped{taken}")
         elif not self.quiet and self.skipped:
             say("nothing to do: its outputs exist")
         if self.failed:
@@ -220,12 +253,69 @@ class Batch:
         Console(stderr=True).print(table)
 
 
+def attempt(
+    job: Job,
+    model: Model,
+    settings: Settings,
+    out: Output,
+    claims: Claims | None,
+    log: RunLog | None,
+    on_progress: Callable[[float], None] | None = None,
+    on_done: Callable[[TrackResult], None] | None = None,
+) -> TrackResult | str | None:
+    """Separate a track: its result, or why it failed in a line, or None where another run has it or has done it.
+
+    Done or failed, it gets a line in the log.
+    """
+    from ..output import tracks
+
+    def done(result: TrackResult) -> None:
+        if log:
+            log.add(row_of(result, model))
+        if on_done:
+            on_done(result)
+
+    with claims.claim(job.key) if claims else nullcontext(True) as free:
+        if claims and (not free or job.is_done()):
+            return None
+        try:
+            return tracks.run(job, model, settings, out, on_progress=on_progress, on_done=done)
+        except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
+            line = reason(error, job.source).replace(str(job.source), job.label)
+            if log:
+                log.add({"source": job.label, "outcome": "failed", "error": line})
+            return line
+
+
+def row_of(result: TrackResult, model: Model) -> dict[str, Any]:
+    """The log's line of a track that is done."""
+    from ..output.tracks import priors_of
+
+    return {
+        "source": result.source,
+        "outcome": "done",
+        "seconds": result.seconds,
+        "took": round(result.took, 3),
+        "priors": priors_of(model),
+        "weights": model.info.weights,
+        "settings": result.settings,
+        "notes": notes_of(result),
+    }
+
+
 def so_far(seconds: float, length: float | None, took: float) -> str:
     """How far a track is after `took` seconds of work."""
     if not length or not seconds:
         return f"{seconds:.0f} s done"
-    minutes, rest = divmod(round(took * max(0.0, length / seconds - 1)), 60)
-    return f"{100 * seconds / length:.0f} % of {length:.0f} s, {minutes}:{rest:02d} left"
+    return f"{100 * seconds / length:.0f} % of {length:.0f} s, {remaining(seconds, length, took)}"
+
+
+def remaining(done: float, whole: float, took: float) -> str:
+    """How long the rest will take, after `took` seconds for what is done."""
+    if not done:
+        return "none done yet"
+    minutes, rest = divmod(round(took * max(0.0, whole / done - 1)), 60)
+    return f"{minutes}:{rest:02d} left"
 
 
 def reason(error: BaseException, source: Path) -> str:
