@@ -118,7 +118,10 @@ class Inference:
         """Run the encoder: on a CPU a window at a time, which is as fast and holds less."""
         features = mixture_features(self.planes_bcdn, self.spectrum)
         rows = 1 if features.device.type == "cpu" else len(features)
-        found = [cast(UNet, self.model.encoder)(part) for part in torch.split(features, rows)]
+        unet = cast(UNet, self.model.encoder)
+        # a chain that starts from q also needs it where windows overlap
+        unwanted = unet.config.context if self.settings.method == "encoder" else 0
+        found = [unet(part, unwanted) for part in torch.split(features, rows)]
         return BandPosterior(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def encoder_gains(self) -> Tensor:
