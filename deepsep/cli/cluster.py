@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,8 +91,9 @@ def connected(address: str) -> Iterator[Any]:
     Raises DeepsepError where there is none.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # what they would warn of is Ray's own affair: metrics of a dashboard, and how GPUs are hidden from tasks without
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # workers without a GPU are told so by --device
     try:
         import ray
     except ImportError:
@@ -102,7 +104,8 @@ def connected(address: str) -> Iterator[Any]:
         why = str(error).strip().partition("\n")[0].rstrip(".")
         raise DeepsepError(f"--ray {address}: no cluster can be reached ({why})") from None
     try:
-        yield ray
+        with redirect_stdout(sys.stderr):  # Ray tells of dead workers on stdout, which is for machines
+            yield ray
     finally:
         ray.shutdown()
 
@@ -150,7 +153,7 @@ class Pool:
                 ready, _ = self.ray.wait(list(self.at_work), timeout=EVERY)
                 for reference in ready:
                     self.receive(reference)
-                done = len(self.batch.done) + len(self.batch.failed) + self.batch.taken
+                done = len(self.jobs) - len(self.left) - sum(n is not None for _, n in self.at_work.values())
                 advance(done)
                 now = time.monotonic()
                 if now - told >= EVERY and not self.batch.quiet and not self.batch.terminal:
@@ -178,7 +181,9 @@ class Pool:
             if self.batch.log:
                 self.batch.log.add({"source": self.jobs[number].label, "outcome": "failed", "error": result})
         self.failed_starts = 0
-        if number is not None:
+        if number is not None and result is None and self.tries[number]:
+            self.batch.skipped += 1  # a worker that died had just finished it
+        elif number is not None:
             self.batch.hear(self.jobs[number].label, result, table=False)
             if not isinstance(result, str) and result:
                 self.batch.done.append(result)

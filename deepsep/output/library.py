@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import sys
 import time
@@ -142,9 +143,14 @@ class RunLog:
             raise DeepsepError(f"{self.path}: cannot be written ({error.strerror})") from None
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a line; one that a killed process left unfinished is ended first."""
+        """Append a line, with when and by which process; one that a killed process left unfinished is ended first."""
         with self.appending() as file:
-            data = (json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **row}) + "\n").encode()
+            who = {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "host": platform.node(),
+                "pid": os.getpid(),
+            }
+            data = (json.dumps({**who, **row}) + "\n").encode()
             if (end := os.lseek(file, 0, os.SEEK_END)) and not ends_a_line(file, end):
                 data = b"\n" + data
             while data:
