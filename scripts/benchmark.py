@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import http.server
+import importlib
 import importlib.util
 import os
 import shutil
@@ -236,8 +237,7 @@ def planned(folder: Path, count: int = 20_000) -> None:
 
 def dispatched(count: int = 2000) -> None:
     """What a task costs the process that hands it to a worker of a Ray cluster on this machine."""
-    import ray
-
+    ray: Any = importlib.import_module("ray")
     began = time.monotonic()
     ray.init("local", num_cpus=2, log_to_driver=False)
 
@@ -245,7 +245,7 @@ def dispatched(count: int = 2000) -> None:
         def work(self, path: str) -> str:
             return path
 
-    workers = [ray.remote(Idle).options(num_cpus=1).remote() for _ in range(2)]  # type: ignore[attr-defined]
+    workers = [ray.remote(Idle).options(num_cpus=1).remote() for _ in range(2)]
     ray.get([worker.work.remote("") for worker in workers])
     started = time.monotonic()
     waiting = {worker.work.remote("songs/1.flac"): worker for worker in workers}

@@ -180,7 +180,7 @@ class UNet(AmortizedPosterior):
             h = self.up[i](torch.cat([h, inner(skips.pop(), cuts[i])], 1))
             cut = cuts[i]
         out = torch.nn.functional.pad(self.last(h)[:, :, :d], (2 * cut, 2 * cut)).to(features_bcdn.dtype)
-        logits, log_std = self.ordered(out.unflatten(1, (2, self.stems)))
+        logits, log_std = self.ordered(out.reshape(len(out), 2, self.stems, *out.shape[2:]))
         return BandPosterior(torch.log_softmax(logits, 1), (log_std - 1).clamp(-4, 1))
 
     def cuts(self, unwanted: int) -> tuple[list[int], list[int]]:
