@@ -449,6 +449,40 @@ def test_everything_works_by_keyboard(page):
     assert find(page, "#play").accessible_name == "Pause"
 
 
+def test_one_of_several_samples_is_heard_and_seen_at_a_time(browser, tmp_path):
+    samples = music(1.2)
+    files = save(tmp_path / "audio", samples[:2])
+    stems = {f"sample-{n}/{name}": path for n in (1, 2, 3) for name, path in files["stems"].items()}
+    write_report(tmp_path / "p.html", title="t", mix=files["mix"], stems=stems, settings={}, priors={})
+    browser.get((tmp_path / "p.html").as_uri())
+
+    def shown():
+        rows = browser.find_elements("css selector", ".track:not([hidden])")
+        return [row.get_attribute("data-track") for row in rows]
+
+    assert shown() == ["0", "1", "2"]
+    find(browser, "#play").click()
+    wait(lambda: now(browser) > 0)
+    assert gains(browser) == [0, 1, 1, 0, 0, 0, 0]
+    find(browser, "[data-track='2'] .mute").click()
+    keys(browser, "s")
+    assert shown() == ["0", "3", "4"]
+    assert gains(browser) == [0, 0, 0, 1, 0, 0, 0]
+    keys(browser, "2")  # drums alone, in every sample
+    browser.find_elements("css selector", "[name=sample]")[2].click()
+    assert shown() == ["0", "5", "6"]
+    assert gains(browser) == [0, 0, 0, 0, 0, 0, 1]
+    find(browser, "[value=original]").click()
+    assert gains(browser) == [1, 0, 0, 0, 0, 0, 0]
+    keys(browser, "s")
+    assert shown() == ["0", "1", "2"]
+    assert gains(browser) == [0, 0, 1, 0, 0, 0, 0]
+    colours = [row.get_attribute("style") for row in browser.find_elements("css selector", ".track")]
+    assert len(set(colours)) == 3  # the mix, vocals, drums
+    assert find(browser, "[name=sample]").accessible_name == "Sample 1"
+    assert browser.get_log("browser") == []
+
+
 PIECE = """
 const [track, index, done] = arguments;
 const text = (samples) => {

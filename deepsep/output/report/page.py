@@ -49,9 +49,11 @@ __all__ = ["write_report"]
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """The mix or one stem, as the page shows it."""
+    """The mix or one stem, as the page shows it; `sample` is the number of the separation that it is of, "" for one."""
 
     name: str
+    sample: str
+    stem: str
     colour: Colour
     info: AudioInfo
     picture: Picture
@@ -77,8 +79,9 @@ def write_report(
         path: the page, an .html file; missing folders are created.
         title: the heading, usually the track's name.
         mix: the file that was separated.
-        stems: name -> file, in the order of the page. Any rate and channel count that can be read; more
-            than two channels are folded to stereo on the page.
+        stems: name -> file, in the order of the page; of several separations "sample-1/vocals" and so on, of which
+            the page plays one at a time. Any rate and channel count that can be read; more than two channels are
+            folded to stereo on the page.
         settings: name -> value, shown as a table; nested mappings are shown as `name: value` pairs.
         priors: stem -> what it was separated with, shown likewise.
         uncertainty: stem -> its uncertainty, (n,) over time or (f, n) with the lowest frequency first,
@@ -95,9 +98,11 @@ def write_report(
         raise ValueError(f"uncertainty is given for {', '.join(sorted(unknown))}, which is no stem")
     if "MP3" not in sf.available_formats():
         raise DeepsepError("the report needs mp3, which this libsndfile cannot write; install libsndfile 1.1")
-    sources = [("Original", GREY, probe(mix))]
-    sources += [(name, colour, probe(stems[name])) for name, colour in choose_colours(stems).items()]
-    infos = [info for _, _, info in sources]
+    parts = {name: split_name(name) for name in stems}
+    colours = choose_colours(dict.fromkeys(stem for _, stem in parts.values()))
+    sources = [("Original", "", "Original", GREY, probe(mix))]
+    sources += [(n, sample, stem, colours[stem], probe(stems[n])) for n, (sample, stem) in parts.items()]
+    infos = [info for *_, info in sources]
     rate = sound.page_rate(infos[0].rate)
     kbps = sound.choose_bitrate(infos)
 
@@ -122,6 +127,12 @@ def write_report(
     if not any(clipped for _, clipped in heard):
         return ""
     return f"the page's sound and picture are clipped at {20 * math.log10(sound.CEILING):.0f} dB above full scale"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """ "sample-1/vocals" -> ("1", "vocals"); the name of a single separation's stem -> ("", name)."""
+    match = re.fullmatch(r"sample-(\d+)/(.+)", name)
+    return (match[1], match[2]) if match else ("", name)
 
 
 def check_uncertainty(name: str, values: NDArray[Any]) -> Values:
@@ -170,6 +181,8 @@ def render(
         "DATA": script_json(data),
         "RULER": ruler(length),
         "LENGTH": clock(length),
+        "SAMPLES": sample_switch([track.sample for track in tracks]),
+        "SAMPLE_KEY": ", <kbd>S</kbd> next sample" if tracks[-1].sample else "",
         "TRACKS": track_rows(tracks, uncertainty, scale, length),
         "LEGEND": legend(scale if uncertainty else None),
         "SETTINGS": table("Settings", settings),
@@ -192,7 +205,9 @@ def track_rows(
     peak = max(float(track.picture.peak_n.max()) for track in tracks) or 1.0
     rows = []
     for index, track in enumerate(tracks):
-        picture, name = track.picture, escape(track.name)
+        picture, name = track.picture, escape(track.stem)
+        group = f' data-stem="{name}" data-sample="{track.sample}"' if index else ""
+        hidden = " hidden" if index and track.sample != tracks[1].sample else ""
         shades = spectrogram(picture.level_fn, loudest)
         width = f"{100 * picture.seconds / length:.4f}%"
         columns = len(picture.peak_n)
@@ -201,7 +216,8 @@ def track_rows(
             strip = uncertainty_strip(track.name, uncertainty[track.name], scale)
         choice = ""
         if index:
-            key = f' aria-keyshortcuts="{index}"' if index < 10 else ""
+            number = 1 + sum(other.sample == track.sample for other in tracks[1:index])
+            key = f' aria-keyshortcuts="{number}"' if number < 10 else ""
             choice = (
                 f'<button class="solo" type="button" aria-pressed="false" aria-label="Solo {name}"{key}>'
                 "Solo</button>"
@@ -209,7 +225,7 @@ def track_rows(
                 "Mute</button>"
             )
         rows.append(
-            f'<section class="track" data-track="{index}" aria-label="{name}"'
+            f'<section class="track" data-track="{index}"{group} aria-label="{name}"{hidden}'
             f' style="--light:{accent(track.colour, False)};--dark:{accent(track.colour, True)}">'
             f'<div class="controls"><h2 dir="auto">{name}</h2>{choice}'
             f'<input class="volume" type="range" min="0" max="150" value="100" step="5"'
@@ -222,6 +238,17 @@ def track_rows(
             + f'{strip}<i class="head"></i></div></section>'
         )
     return "\n".join(rows)
+
+
+def sample_switch(samples: Sequence[str]) -> str:
+    """Buttons to choose which of several separations is played; nothing where there is one."""
+    numbers = [number for number in dict.fromkeys(samples) if number]
+    choices = "".join(
+        f'<label><input type="radio" name="sample" value="{number}"{" checked" if number == numbers[0] else ""}>'
+        f'<span aria-label="Sample {number}">{number}</span></label>'
+        for number in numbers
+    )
+    return f'<fieldset aria-label="Sample"><legend>Sample</legend>{choices}</fieldset>' if numbers else ""
 
 
 def uncertainty_strip(name: str, values_fn: Values, scale: float) -> str:
