@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import DeepsepError
+from ..errors import DeepsepError, is_out_of_memory
 from . import contrast_priors, doctor, evaluate, priors, sample, separate, toy, train_encoder, train_prior
 from .command import Command, Group, UsageError
-from .common import INTERRUPTED, is_out_of_memory, say
+from .common import INTERRUPTED, say
 
 __all__ = ["app", "main"]
 

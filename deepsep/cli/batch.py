@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import DeepsepError
+from ..errors import DeepsepError, is_out_of_memory
 from ..progress import printable
 from ..staging import Scratch
-from .common import INTERRUPTED, is_out_of_memory, say
+from .common import INTERRUPTED, say
 
 if TYPE_CHECKING:
     from ..inference.model import Model

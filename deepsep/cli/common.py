@@ -18,7 +18,6 @@ __all__ = [
     "INTERRUPTED",
     "as_usage",
     "exit_on_signals",
-    "is_out_of_memory",
     "listed",
     "pairs",
     "refuse_idle",
@@ -36,11 +35,6 @@ def usage(message: str) -> typer.Exit:
     """Say in one line what is wrong with the command itself. Raise the result, for exit code 2."""
     say(f"error: {message}")
     return typer.Exit(2)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, as Python or as PyTorch tells it."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
 
 
 @contextmanager
