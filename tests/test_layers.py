@@ -28,6 +28,7 @@ ORDER = """
     output
     evaluation
     api
+    app
     cli
     __main__
 """.strip().splitlines()

@@ -67,7 +67,8 @@ def run(
     """Separate one track: a first pass for its length and loudness, a second for its stems.
 
     All outputs get their names together, at the very end. `on_progress` is called with the seconds of the track
-    that are done; `on_stems` with the stems (s, k, c, t) as they come; `on_done` with the result, as the outputs get their names: no signal comes between.
+    that are done; `on_stems` with the stems (s, k, c, t) as they come; `on_done` with the result, as the outputs get
+    their names: no signal comes between.
     Raises DeepsepError as `audio.read_blocks` and the writers do; then nothing of this track is left behind.
     """
     began = time.monotonic()
