@@ -20,6 +20,7 @@ from .store import Song, Store
 
 __all__ = ["Jobs"]
 
+WORKER = [sys.executable, "-m", "deepsep.app.worker"]
 PATIENCE = 3.0  # seconds that a cancelled song has to stop by itself, and the worker at the end
 LINE = 1 << 20  # bytes of a line from the worker
 
@@ -145,8 +146,8 @@ class Jobs:
         """The worker, started unless it runs; loading torch takes it some seconds."""
         if self.worker is None or self.worker.returncode is not None:
             self.worker = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "deepsep.app.worker", stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE, limit=LINE, env=environment(), cwd=places.state(self.folder),
+                *WORKER, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE,
+                env=environment(), cwd=places.state(self.folder),
             )  # fmt: skip
         return self.worker
 
@@ -194,14 +195,18 @@ class Jobs:
         kind, live = event["event"], self.live
         if kind == "began":
             song.seconds = event["seconds"]
-            live |= {"phase": "reading", "began": time.monotonic()}
+            live["phase"] = "reading"
             if pace := self.paces.get(pace_key(song)):
                 live["left"] = pace * song.seconds
         elif kind == "progress":
-            took, done = time.monotonic() - live["began"], event["done"]
+            now, done = time.monotonic(), event["done"]
             ends = done >= song.seconds * (1 - 1e-9)
             live |= {"done": done, "phase": "writing" if ends else "separating"}
-            live["left"] = 0.0 if ends else took * (song.seconds - done) / done
+            since, first = live.setdefault(
+                "first", (now, done)
+            )  # the first part took longer: the song was read
+            if now > since:
+                live["left"] = (now - since) * (song.seconds - done) / (done - first)
         elif kind == "ready":
             live["ready"] = event["ready"]
         elif kind == "drawn":

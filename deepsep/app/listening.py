@@ -11,7 +11,7 @@ import io
 import json
 import os
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -31,6 +31,7 @@ from .places import PLAYER, piece_name
 __all__ = ["Listening"]
 
 PIECE_SECONDS = 5
+HEADROOM = 2.0  # a stem may go past full scale, where the others take that back
 
 
 class Listening:
@@ -88,9 +89,9 @@ class Listening:
 
     def follow(self, track: int) -> None:
         """Encode one track as it comes."""
-        blocks = iter(self.inboxes[track].get, None)
+        blocks = until_none(self.inboxes[track])
         try:
-            folded = (np.clip(sound.fold_to_stereo(block), -1, 1) for block in blocks)
+            folded = (np.clip(sound.fold_to_stereo(block), -HEADROOM, HEADROOM) for block in blocks)
             heard = self.overviews[track].measure(resample_blocks(folded, self.info.rate, self.rate))
             margin = round(sound.MARGIN_SECONDS * self.rate)
             for index, piece in enumerate(sound.split_pieces(heard, PIECE_SECONDS * self.rate, margin)):
@@ -114,11 +115,17 @@ class Listening:
         tracks = [Track(label, picture) for label, picture in zip(self.labels, pictures, strict=True)]
         names = [(label.stem, self.frames) for label in self.labels]
         drawn = {
-            "data": player_data(names, self.rate, PIECE_SECONDS, click(self.rate)),
+            "data": player_data(names, self.rate, PIECE_SECONDS, click(self.rate), gain=HEADROOM),
             "html": player_html(tracks, uncertainty, self.frames / self.rate),
         }
         write_whole(self.folder / PLAYER, json.dumps(drawn).encode())
         self.on_drawn()
+
+
+def until_none(inbox: queue.Queue[Samples | None]) -> Iterator[Samples]:
+    """What comes, until None does."""
+    while (block := inbox.get()) is not None:
+        yield block
 
 
 def click(rate: int) -> tuple[bytes, int]:
@@ -130,10 +137,10 @@ def click(rate: int) -> tuple[bytes, int]:
 
 
 def encode_flac(samples_ct: Samples, rate: int) -> bytes:
-    """A FLAC of (c, t), 16 bit."""
+    """A FLAC of (c, t), 16 bit, `HEADROOM` times quieter."""
     file = io.BytesIO()
     with sf.SoundFile(file, "w", rate, samples_ct.shape[0], "PCM_16", format="FLAC") as piece:
-        piece.write(samples_ct.T)
+        piece.write(samples_ct.T / np.float32(HEADROOM))
     return file.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import webbrowser
 from collections.abc import Callable
@@ -95,7 +96,7 @@ def listen(host: str, port: int, any_port: bool) -> socket.socket:
                 raise
             return socket.create_server((address[0], 0), family=family)
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         raise DeepsepError(
             f"cannot listen on {host}, port {port} ({why}); choose another --port or --host"
         ) from None

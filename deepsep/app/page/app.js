@@ -473,6 +473,7 @@
   addEventListener("hashchange", show);
   addEventListener("beforeunload", (event) => { if (uploads.some((upload) => !upload.error)) event.preventDefault(); });
   setInterval(() => { if ([...songs.values()].some((song) => song.state === "running")) show(); }, 1000);
+  if (matchMedia("(max-width: 860px)").matches) field("options").open = false; // the songs come first
   ask("choices").then((answer) => answer.json()).then((found) => { choices = found; recall(); }).catch((error) => tell(error.message));
   connect();
   show();

@@ -124,7 +124,7 @@ const deepsepPlayer = (root, data, source) => {
       const begin = onGrid(context.currentTime + 0.03);
       zero = begin - position;
       output.gain.setValueAtTime(0, begin);
-      output.gain.linearRampToValueAtTime(1, begin + 0.008);
+      output.gain.linearRampToValueAtTime(data.gain, begin + 0.008);
       pieces.forEach((number, i) => schedule(number, buffers[i], position));
       statusLine.textContent = "";
     } catch (error) {

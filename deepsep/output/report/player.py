@@ -82,12 +82,12 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def player_data(
-    tracks: Sequence[tuple[str, int]], rate: int, piece: int, click: tuple[bytes, int]
+    tracks: Sequence[tuple[str, int]], rate: int, piece: int, click: tuple[bytes, int], *, gain: float = 1.0
 ) -> dict[str, object]:
     """What player.js needs to know of the sound: the tracks, each with its length in samples at `rate` Hz.
 
     A piece is so many seconds long. `click` is a file with one click, encoded like the pieces, and the sample at
-    which that is.
+    which that is. `gain` is what the pieces are to be played at.
     """
     return {
         "rate": rate,
@@ -97,6 +97,7 @@ def player_data(
         "fade": round(sound.FADE_SECONDS * rate),
         "click": base64.b64encode(click[0]).decode(),
         "clickAt": click[1],
+        "gain": gain,
         "tracks": [{"name": name, "frames": frames} for name, frames in tracks],
     }
 
