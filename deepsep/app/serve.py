@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ..errors import DeepsepError, MissingExtra
 
@@ -48,41 +51,37 @@ def serve(
             "deepsep app needs starlette and uvicorn; run `pipx inject deepsep starlette uvicorn` or "
             '`pip install "deepsep[app]"`'
         ) from None
-    from filelock import FileLock, Timeout
-
-    listening = listen(host, port, any_port)
-    number = listening.getsockname()[1]
-
-    def ready(token: str) -> None:
-        name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-        address = f"http://{name}:{number}/" + ("" if is_loopback(host) else f"?token={token}")
-        if on_ready:
-            on_ready(address)
-        if open_browser:
-            webbrowser.open(address)
-
     folder = folder.expanduser().absolute()
     places.prepare(folder)
-    lock = FileLock(places.state(folder) / "lock")
+    with alone(places.state(folder) / "lock", folder), listen(host, port, any_port) as listening:
+        number = listening.getsockname()[1]
+
+        def ready(token: str) -> None:
+            name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+            address = f"http://{name}:{number}/" + ("" if is_loopback(host) else f"?token={token}")
+            if on_ready:
+                on_ready(address)
+            if open_browser:
+                webbrowser.open(address)
+
+        app = build(folder, host=host, port=number, on_ready=ready)
+        config = uvicorn.Config(
+            app, log_level="critical", access_log=False, lifespan="on", timeout_graceful_shutdown=1,
+            server_header=False,
+        )  # fmt: skip
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextmanager
+def alone(lock: Path, folder: Path) -> Iterator[None]:
+    """Within, no other server works in the folder. Raises DeepsepError where one does."""
     try:
-        lock.acquire(blocking=False)
+        with FileLock(lock, blocking=False):
+            yield
     except Timeout:
         raise DeepsepError(
             f"{folder}: another deepsep app works there; close it, or choose another --folder"
         ) from None
-    app = build(folder, host=host, port=number, on_ready=ready)
-    config = uvicorn.Config(
-        app,
-        log_level="critical",
-        access_log=False,
-        lifespan="on",
-        timeout_graceful_shutdown=1,
-        server_header=False,
-    )
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    finally:
-        lock.release()
 
 
 def listen(host: str, port: int, any_port: bool) -> socket.socket:
