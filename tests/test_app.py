@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
 import zipfile
@@ -15,7 +16,7 @@ from cli_fixtures import RATE, noise, record, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepsep.app import downloads, jobs, listening, places, uploads, worker
+from deepsep.app import downloads, jobs, listening, places, uploads, wishes, worker
 from deepsep.app.store import Song, Store
 from deepsep.app.wishes import Wishes
 from deepsep.errors import DeepsepError
@@ -538,3 +539,27 @@ def test_a_port_in_use_and_a_folder_that_is_a_file_are_lines(deepsep, tmp_path):
         assert "choose another --port" in deepsep.bad("app", "--no-browser", "--folder", "f", "--port", port)
     (tmp_path / "file").write_text("")
     assert "choose another --folder" in deepsep.bad("app", "--no-browser", "--folder", "file", "--port", 0)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "sys.argv = ['deepsep', 'app', '--help']; import deepsep.cli; deepsep.cli.main()",
+        "import deepsep.app.routes",
+    ],
+)
+def test_help_and_the_server_do_without_torch(code):
+    script = f"import sys\ntry:\n    {code}\nexcept SystemExit as done: assert not done.code\n"
+    script += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
+
+
+def test_priors_of_the_cache_are_offered_at_their_commit(monkeypatch):
+    row = {"name": "org/name", "commit": "a" * 40, "sources": ["vocals", "drums"], "encoder": ["vocals"]}
+    rows = [{**row, "complete": True}, {**row, "commit": "b" * 40, "complete": False}]
+    monkeypatch.setattr(wishes, "local_priors", lambda: rows)
+    (found,) = wishes.choices()["priors"]
+    assert found["spec"] == f"org/name@{'a' * 40}" and found["sources"] == ["vocals", "drums"]
+    assert wishes.check({"priors": found["spec"], "two_stems": "drums"}, [found]).two_stems == "drums"
+    with pytest.raises(DeepsepError, match="no encoder"):
+        wishes.check({"priors": found["spec"], "method": "encoder"}, [found])

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile as sf
 
 from ..audio.files import read_blocks
-from ..audio.info import AudioInfo, Samples
+from ..audio.info import BLOCK_FRAMES, AudioInfo, Samples
 from ..audio.resampling import resample_blocks
 from ..inference.chunks import Reader
 from ..output.report import sound
@@ -123,9 +123,10 @@ class Listening:
 
 
 def until_none(inbox: queue.Queue[Samples | None]) -> Iterator[Samples]:
-    """What comes, until None does."""
+    """What comes, in blocks that take little memory to measure, until None does."""
     while (block := inbox.get()) is not None:
-        yield block
+        for start in range(0, block.shape[1], BLOCK_FRAMES):
+            yield block[:, start : start + BLOCK_FRAMES]
 
 
 def click(rate: int) -> tuple[bytes, int]:
