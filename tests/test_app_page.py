@@ -12,12 +12,15 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cli_fixtures import program
+from cli_fixtures import FOUR, program
 from test_app import without_time
 from test_report import CHROMIUM, DRIVER, FLAGS, find, gains, keys, now, wait
+from tiny import folder_of
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
+COMMIT = "c" * 40
+TINY = f"org/tiny@{COMMIT}"
 DEMO = Path(__file__).parents[1] / "docs" / "demo.ogg"
 DROP = """
 const [names, data] = arguments;
@@ -61,9 +64,14 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("music") / "deepsep")
-    yield server
-    server.stop()
+    """The server, with quick priors in the Hub's cache beside the bundled ones."""
+    cache = tmp_path_factory.mktemp("hub")
+    folder_of(cache / "models--org--tiny" / "snapshots" / COMMIT, *FOUR, encoder=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(cache))
+        server = Server(tmp_path_factory.mktemp("music") / "deepsep")
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +97,8 @@ def page(browser, server):
     )
     browser.get("about:blank")
     browser.get(server.address)
+    browser.execute_script("localStorage.clear()")
+    browser.refresh()
     wait(lambda: find(browser, "#priors").get_attribute("value") == "bundled")
     yield browser
     assert browser.get_log("browser") == []
@@ -130,9 +140,9 @@ def songs(server):
         return json.loads(lines.readline().removeprefix(b"data: "))["songs"]
 
 
-def separated(tmp_path, *typed):
+def separated(tmp_path):
     """What the command line writes of the demo song."""
-    done = program("separate", DEMO, "-o", tmp_path / "cli", *typed, stderr=subprocess.PIPE)
+    done = program("separate", DEMO, "-o", tmp_path / "cli", stderr=subprocess.PIPE)
     assert done.wait(120) == 0
     done.stderr.close()
     return {path.name: path.read_bytes() for path in (tmp_path / "cli").rglob("*") if path.is_file()}
@@ -181,11 +191,12 @@ def test_two_songs_dropped_one_cancelled_the_other_heard_and_downloaded(page, se
 def test_heard_before_the_end_reloaded_and_the_server_started_again_in_the_middle(page, server):
     if not hasattr(signal, "SIGSTOP") or shutil.which("pgrep") is None:
         pytest.skip("needs a system that can hold a process")
+    choose(page, "priors", TINY)
     choose(page, "method", "sgld")
     choose(page, "format", "flac 24")
     drop(page, "slow.ogg", "later.ogg")
     later = row(page, "later.ogg")
-    assert "Langevin" in find(later, ".facts").text and "FLAC" in find(later, ".facts").text
+    assert find(later, ".facts").text == "0:20 · FLAC · Langevin · org/tiny @ ccccccc"
     wait(lambda: row(page, "slow.ogg").find_elements("css selector", ".open[href]"), 120)
     server.hold_worker()
     middle = {song["label"]: song for song in songs(server)}["slow.ogg"]
@@ -199,6 +210,7 @@ def test_heard_before_the_end_reloaded_and_the_server_started_again_in_the_middl
     page.refresh()
     wait(lambda: page.execute_script("return Boolean(window.deepsep)"))  # the same song is open
     assert find(page, "#song-title").text == "slow.ogg"
+    wait(lambda: find(page, "#priors").get_attribute("value") == TINY)  # and what was chosen last is chosen
     assert page.get_log("browser") == []
     server.stop()
     wait(lambda: "does not answer" in find(page, "#line").text)
@@ -317,13 +329,23 @@ def test_everything_is_reached_by_keyboard_in_the_order_of_the_page(page):
     wait(lambda: now(page) > 0.1)
 
 
-def test_some_stems_and_one_stem_and_the_rest(page, server, tmp_path):
-    choose(page, "method", "auto")
+def test_what_was_chosen_is_what_is_written(page, server):
+    choose(page, "priors", TINY)
     choose(page, "format", "mp3 192")
     choose(page, "into", "two")
     choose(page, "two", "bass")
     drop(page, "two.ogg")
     wait(lambda: state(page, "two.ogg") == "done", 90)
-    ours = {path.name: path.read_bytes() for path in (server.folder / "two").iterdir()}
-    assert ours == separated(tmp_path, "--two-stems", "bass", "-f", "mp3", "--bitrate", "192")
-    choose(page, "into", "all")
+    assert sorted(os.listdir(server.folder / "two")) == ["bass.mp3", "no_bass.mp3"]
+    choose(page, "into", "some")
+    for box in page.find_elements("css selector", "#some input:not([value=drums])"):
+        page.execute_script("arguments[0].click()", box)
+    find(page, "#more summary").click()
+    choose(page, "samples", "2")
+    drop(page, "some.ogg")
+    wait(lambda: state(page, "some.ogg") == "done", 90)
+    assert sorted(path.name for path in (server.folder / "some").glob("*/*")) == ["drums.mp3", "drums.mp3"]
+    find(row(page, "some.ogg"), ".open").click()
+    wait(lambda: page.find_elements("css selector", "[name=sample]"))
+    names = [link.text for link in page.find_elements("css selector", "#downloads .act")]
+    assert names == ["All as zip", "Sample 1: drums", "Sample 2: drums"]
