@@ -448,6 +448,17 @@ def test_a_cancelled_song_leaves_nothing(tmp_path, priors):
     assert tree(tmp_path / "out") == []
 
 
+def test_a_player_that_cannot_be_kept_costs_the_player_alone(tmp_path, priors, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(listening, "write_whole", full)
+    source = record(tmp_path / "song.wav", noise(6.5))
+    result, said = separate(tmp_path, source, {"priors": str(priors)})
+    assert result["notes"] == ["it cannot be played here (No space left on device)"]
+    assert len(tree(tmp_path / "out")) == 4 and not [event for event, _ in said if event == "ready"]
+
+
 def test_too_little_room_is_said_before_anything_is_written(tmp_path, priors, monkeypatch):
     source = record(tmp_path / "song.wav", noise(1))
     monkeypatch.setattr(uploads.shutil, "disk_usage", lambda _: type("Usage", (), {"free": uploads.RESERVE}))

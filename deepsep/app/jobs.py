@@ -99,8 +99,8 @@ class Jobs:
         self.work.set()
 
     async def cancel(self, song: Song) -> None:
-        """Take a song out of the queue, or stop it; it stays in the list."""
-        if song.state == "running":
+        """Take a song out of the queue, or stop it unless its files are being written; it stays in the list."""
+        if song.state == "running" and self.live.get("phase") not in ("writing", "stopping"):
             self.live["phase"] = "stopping"
             self.tell({"song": self.view(song)})
             await self.send({"cancel": song.id})
@@ -201,7 +201,9 @@ class Jobs:
         elif kind == "progress":
             now, done = time.monotonic(), event["done"]
             ends = done >= song.seconds * (1 - 1e-9)
-            live |= {"done": done, "phase": "writing" if ends else "separating"}
+            live["done"] = done
+            if live["phase"] != "stopping":
+                live["phase"] = "writing" if ends else "separating"
             since, first = live.setdefault(
                 "first", (now, done)
             )  # the first part took longer: the song was read

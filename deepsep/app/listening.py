@@ -13,6 +13,7 @@ import os
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -72,7 +73,8 @@ class Listening:
             inbox.put(block)
         if self.ready >= self.next_drawing:
             self.next_drawing = 2 * self.ready
-            self.draw({})
+            with suppress(OSError):  # `finish` tries again, and says so
+                self.draw({})
 
     def finish(self, uncertainty: Mapping[str, Values]) -> None:
         """Wait for the last pieces, and draw the whole song. Raises what a thread raised."""

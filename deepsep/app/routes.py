@@ -13,6 +13,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -254,8 +255,7 @@ async def zip_all(request: Request) -> Response:
     if not found:
         raise DeepsepError("there is nothing to download yet")
     answer = StreamingResponse(downloads.zipped(downloads.named(found, folder)), media_type="application/zip")
-    shown = FileResponse(found[0], filename=f"{song.track}.zip").headers["content-disposition"]
-    answer.headers["content-disposition"] = shown
+    answer.headers["content-disposition"] = f"attachment; filename*=utf-8''{quote(song.track)}.zip"
     return answer
 
 

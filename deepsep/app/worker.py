@@ -72,6 +72,7 @@ def listen(orders: queue.Queue[dict[str, Any] | None], unwanted: set[str]) -> No
         if "cancel" in message:
             unwanted.add(message["cancel"])
         else:
+            unwanted.discard(message["separate"]["id"])  # it was cancelled once, too late
             orders.put(message["separate"])
     unwanted.add("")
     orders.put(None)
@@ -146,7 +147,10 @@ def separate(order: dict[str, Any], check: Callable[[], None], say: Say) -> dict
     except BaseException:
         listening.stop()
         raise
-    listening.finish(maps_of(job, names))
+    try:
+        listening.finish(maps_of(job, names))
+    except OSError as error:  # the results are there
+        result.notes.append(f"it cannot be played here ({error.strerror})")
     return result_of(result, job, output, folder, tracks.provenance(model, settings))
 
 

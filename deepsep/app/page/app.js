@@ -79,6 +79,7 @@
       show();
     };
     events.onerror = () => {
+      if (!("lost" in document.body.dataset)) tell("The server does not answer.");
       document.body.dataset.lost = "";
       show();
       if (events.readyState === EventSource.CLOSED) setTimeout(connect, 2000);
@@ -337,9 +338,11 @@
       field("player").toggleAttribute("data-whole", version === "whole");
       mine.drawn = version;
     } catch (error) {
+      mine.drawn = version;
       if (opened === mine && !mine.player) note(error.message);
     } finally {
       mine.drawing = false;
+      if (opened === mine) show(); // there may be more by now
     }
   };
   const showSong = () => {
