@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import DeepsepError
+from ..errors import DeepsepError, is_out_of_memory
 from ..progress import printable
 from ..staging import Scratch
 from .bars import Progress
-from .common import INTERRUPTED, is_out_of_memory, say
+from .common import INTERRUPTED, say
 
 if TYPE_CHECKING:
     from ..audio.info import Part

@@ -22,6 +22,8 @@ from .choices import (
 )
 from .defaults import (
     AAC_BITRATE,
+    APP_HOST,
+    APP_PORT,
     BATCH_SIZE,
     BIT_DEPTH,
     BUNDLED,
@@ -58,7 +60,7 @@ from .training import (
 )
 
 __all__ = [
-    "AAC_BITRATE", "BATCH_SIZE", "BIT_DEPTH", "BUNDLED", "CODEC", "CONTRAST_FRAMES", "DEVICE",
+    "AAC_BITRATE", "APP_HOST", "APP_PORT", "BATCH_SIZE", "BIT_DEPTH", "BUNDLED", "CODEC", "CONTRAST_FRAMES", "DEVICE",
     "ENCODER_FRAMES", "FORMAT", "INIT", "METHOD", "MP3_KBPS", "PRIOR_FRAMES", "SAMPLE_ITERATIONS",
     "SAMPLE_SECONDS", "SAMPLE_TEMPERATURE", "SEED", "SURE_CHAINS", "BatchSize", "BitDepth", "Codec", "ContrastTraining",
     "DomainName", "EncoderTraining", "Format", "Init", "Level", "Mask", "Method", "Metric", "Objective",

@@ -1,6 +1,6 @@
 """Separate one track: two passes over its samples, stems written as they come, and what lies beside them.
 
-Shape suffixes: k stem, c channel, t sample.
+Shape suffixes: s draw, k stem, c channel, t sample.
 """
 
 from __future__ import annotations
@@ -67,13 +67,15 @@ def run(
     *,
     on_progress: OnProgress | None = None,
     on_stage: OnStage | None = None,
+    on_stems: Callable[[Samples], None] | None = None,
     on_done: Callable[[TrackResult], None] | None = None,
 ) -> TrackResult:
     """Separate one track: a first pass for its length and loudness, a second for its stems.
 
     All outputs get their names together, at the very end. `on_progress` is called with the seconds of the track
     that are separated; `on_stage` as the track is read before that, and as files and page are made after it;
-    `on_done` with the result, as the outputs get their names: no signal comes between.
+    `on_stems` with the stems (s, k, c, t) as they come; `on_done` with the result, as the outputs get their names: no
+    signal comes between.
     Raises DeepsepError as `audio.read_blocks` and the writers do; then nothing of this track is left behind.
     """
     began = time.monotonic()
@@ -112,6 +114,8 @@ def run(
                 by_writer = stems_skct.reshape(len(writers), -1, *stems_skct.shape[2:])
                 for writer, stems_kct in zip(writers, by_writer, strict=True):
                     writer.write(stems_kct)
+                if on_stems:
+                    on_stems(stems_skct)
             stage("writing files", 0.0)
             for number, writer in enumerate(writers):
                 writer.on_part = part_of(number, len(writers), partial(stage, "writing files"))
