@@ -157,6 +157,6 @@ def test_vulnerable_versions_are_found_and_others_are_not():
     check = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(check)
     lines = check.findings(
-        {"torch": "2.5.1+cpu", "idna": "3.7", "fonttools": "4.32", "filelock": "3.20.3rc1"}
+        {"torch": "2.5.1+cpu", "idna": "3.7", "fonttools": "4.32", "filelock": "3.20.2"}
     )
     assert [line.split()[0] for line in lines] == ["filelock", "torch"]
