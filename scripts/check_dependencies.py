@@ -9,6 +9,7 @@ database to take along and asks pypi.org or osv.dev. Where these are in reach, r
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib.metadata import distributions
 
 from packaging.requirements import Requirement
@@ -35,7 +36,7 @@ BAD = {
 }
 
 
-def findings(installed: dict[str, str]) -> list[str]:
+def findings(installed: Mapping[str, str]) -> list[str]:
     """A line on each bad version among packages by their canonical names.
 
     >>> findings({"torch": "2.5.1+cpu", "idna": "3.7"})

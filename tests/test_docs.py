@@ -156,7 +156,5 @@ def test_vulnerable_versions_are_found_and_others_are_not():
     spec = importlib.util.spec_from_file_location("check", DOCS.parent / "scripts" / "check_dependencies.py")
     check = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(check)
-    lines = check.findings(
-        {"torch": "2.5.1+cpu", "idna": "3.7", "fonttools": "4.32", "filelock": "3.20.2"}
-    )
+    lines = check.findings({"torch": "2.5.1+cpu", "idna": "3.7", "fonttools": "4.32", "filelock": "3.20.2"})
     assert [line.split()[0] for line in lines] == ["filelock", "torch"]

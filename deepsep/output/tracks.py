@@ -16,6 +16,7 @@ from .. import __version__
 from ..audio import files as audio
 from ..audio.info import AudioInfo, Samples
 from ..audio.tags import Tags, read_tags
+from ..audio.whole import has_open_end
 from ..errors import DeepsepError
 from ..inference.domain import Separation
 from ..inference.model import Model
@@ -99,6 +100,8 @@ def run(
         took = time.monotonic() - began
         page = write_extras(job, staged, spread.result() if spread else None, model, settings, took)
         notes = [note for writer in writers for note in writer.notes] + [page]
+        if has_open_end(job.source):
+            notes.append("the file has no mark at its end: it may be cut short, or a recording of a stream")
         result = TrackResult(
             job.label,
             job.paths,
