@@ -17,6 +17,7 @@ from .. import __version__
 from ..audio import files as audio
 from ..audio.info import WHOLE, AudioInfo, Part, Samples
 from ..audio.tags import Tags, read_tags
+from ..audio.whole import has_open_end
 from ..inference.domain import Separation
 from ..inference.model import Model
 from ..inference.settings import Settings
@@ -123,6 +124,8 @@ def run(
         found = spread.result() if spread else None
         page = write_extras(job, staged, found, model, settings, took, partial(stage, "making the page"))
         notes = [note for writer in writers for note in writer.notes] + [page, memory_note(sizes)]
+        if has_open_end(job.source):
+            notes.append("the file has no mark at its end: it may be cut short, or a recording of a stream")
         result = TrackResult(
             job.label,
             job.paths,
