@@ -73,6 +73,7 @@ class Claims:
     def __init__(self, folder: Path) -> None:
         self.path = folder / CLAIMS
         self.without_locks = False
+        self.made = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.file = self.open()
@@ -110,11 +111,14 @@ class Claims:
             self.file = self.open()
 
     def close(self) -> None:
-        """Remove the file unless another run has a song."""
+        """Remove the file unless another run has a song, and the folder if it was made here and stayed empty."""
         with suppress(OSError):
             if lock(self.file, 0, length=0):
                 self.path.unlink()
         os.close(self.file)
+        if self.made:
+            with suppress(OSError):
+                self.path.parent.rmdir()
 
 
 class RunLog:
