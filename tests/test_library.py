@@ -190,6 +190,7 @@ def test_a_claim_on_a_file_that_the_last_run_has_removed_holds_all_the_same(tmp_
     leaving, _ = hold(tmp_path)
     leaving.communicate("")
     assert not (tmp_path / CLAIMS).exists()
+    tmp_path.rmdir()
     with claims.claim("a/") as mine:
         late, got = hold(tmp_path)
         assert (mine, got) == (True, "False")

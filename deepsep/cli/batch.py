@@ -85,7 +85,7 @@ class Batch:
     def readable(self, files: Sequence[tuple[Path, str]], part: Part, *, look: bool = True) -> list[Input]:
         """The files (with what to call each) that hold audio, in this part; what is wrong with the others is said.
 
-        All of them unless told to `look`: those of a large library are not all opened before the first is separated.
+        Without `look` none is opened, and all are taken for readable until their turn comes.
         """
         from ..audio import files as audio
         from ..output.paths import Input

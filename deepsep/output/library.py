@@ -73,14 +73,15 @@ class Claims:
     def __init__(self, folder: Path) -> None:
         self.path = folder / CLAIMS
         self.without_locks = False
+        self.made = not folder.exists()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self.file = self.open()
         except OSError as error:
             raise DeepsepError(f"{folder}: cannot be written ({error.strerror})") from None
 
     def open(self) -> int:
         """A descriptor of the file whose bytes stand for songs."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(self.path, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
 
     @contextmanager
@@ -101,20 +102,26 @@ class Claims:
             try:
                 if not lock(self.file, at):
                     return False
+                if is_open_as(self.file, self.path):
+                    return True
+                former, self.file = (
+                    self.file,
+                    self.open(),
+                )  # another run, the last one then, has removed the file
+                os.close(former)
             except OSError:
                 self.without_locks = True
                 return True
-            if is_open_as(self.file, self.path):
-                return True
-            os.close(self.file)  # another run, the last one then, has removed the file
-            self.file = self.open()
 
     def close(self) -> None:
-        """Remove the file unless another run has a song."""
+        """Remove the file unless another run has a song, and the folder if it was made here and stayed empty."""
         with suppress(OSError):
             if lock(self.file, 0, length=0):
                 self.path.unlink()
         os.close(self.file)
+        if self.made:
+            with suppress(OSError):
+                self.path.parent.rmdir()
 
 
 class RunLog:
