@@ -347,5 +347,5 @@ def test_what_was_chosen_is_what_is_written(page, server):
     assert sorted(path.name for path in (server.folder / "some").glob("*/*")) == ["drums.mp3", "drums.mp3"]
     find(row(page, "some.ogg"), ".open").click()
     wait(lambda: page.find_elements("css selector", "[name=sample]"))
-    names = [link.text for link in page.find_elements("css selector", "#downloads .act")]
+    names = [link.accessible_name for link in page.find_elements("css selector", "#downloads .act")]
     assert names == ["All as zip", "Sample 1: drums", "Sample 2: drums"]

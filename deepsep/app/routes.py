@@ -220,9 +220,11 @@ async def remove(request: Request) -> Response:
 async def player(request: Request) -> Response:
     """The player's data and markup of a song, as far as it is separated."""
     path = places.sounds(request.app.state.folder, song_of(request)) / PLAYER
-    if not path.is_file():
-        raise DeepsepError("nothing of this song can be played yet")
-    return FileResponse(path, media_type="application/json")
+    try:
+        drawn = await run_in_threadpool(path.read_bytes)  # at once: it is replaced as the song goes on
+    except FileNotFoundError:
+        raise DeepsepError("nothing of this song can be played yet") from None
+    return Response(drawn, media_type="application/json")
 
 
 @plainly

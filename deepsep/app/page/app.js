@@ -419,7 +419,22 @@
     if (!key) return;
     const base = `api/songs/${song.id}`;
     box.append(link("All as zip", `${base}/zip`, "main"));
-    for (const name of song.files) box.append(link(names[name] ?? name.replace("sample-", "Sample ").replace("/", ": "), `${base}/file?${new URLSearchParams({ name })}`));
+    const groups = new Map(); // number of a sample -> its links
+    for (const name of song.files) {
+      const [, sample, stem] = /^sample-(\d+)\/(.+)$/.exec(name) ?? [];
+      const made = link(names[name] ?? stem ?? name, `${base}/file?${new URLSearchParams({ name })}`);
+      if (sample) {
+        made.setAttribute("aria-label", `Sample ${sample}: ${stem}`);
+        if (!groups.has(sample)) {
+          const group = document.createElement("div");
+          group.innerHTML = "<span></span>";
+          group.firstChild.textContent = `Sample ${sample}`;
+          groups.set(sample, group);
+          box.append(group);
+        }
+      }
+      (groups.get(sample) ?? box).append(made);
+    }
     if (song.stem_file) {
       const button = document.createElement("button");
       button.type = "button";
