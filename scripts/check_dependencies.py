@@ -53,7 +53,7 @@ def findings(installed: Mapping[str, str]) -> list[str]:
 
 def main() -> int:
     """Look at this environment; return 1 for a finding."""
-    installed = {
+    installed: dict[str, str] = {
         canonicalize_name(d.metadata["Name"]): d.version for d in distributions() if d.metadata["Name"]
     }
     lines = findings(installed)
