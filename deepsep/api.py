@@ -168,7 +168,7 @@ def separate(
             those that differ from the default, {"steps": 4}. By default those of the command line, which sample the
             posterior itself (temperature 1, in the spectral domain) for `draws` and `on_uncertainty`.
         draws: so many plausible separations instead of one best; each stem then has an axis more, in front.
-        seed: same seed, same machine, same stems.
+        seed: same seed, same machine, same stems, but for rounding (1e-4 of full scale).
         batch_size: windows at a time; changes memory, not the result.
         device: "auto", "cpu", "cuda" or "mps".
         offline: use the local cache only.
@@ -272,6 +272,7 @@ def sample_prior(
     seed: int = SEED,
     device: str = DEVICE,
     offline: bool = False,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Draw:
     """Draw from a prior and make the draw audible.
 
@@ -282,9 +283,10 @@ def sample_prior(
         temperature: 1 draws from the prior; less is tamer, 0 a steady average.
         sigma: noise level of the prior, by default its lowest.
         iterations: Griffin-Lim steps for the phase that log band powers lack; 0 leaves it noise.
-        seed: same seed, same machine, same sound.
+        seed: same seed, same machine, same sound, but for rounding (1e-4 of full scale).
         device: "auto", "cpu", "cuda" or "mps".
         offline: use the local cache only.
+        on_progress: called with the share of the iterations that is done.
 
     Raises DeepsepError for an unknown source, and where the draw overflows, as it does at temperatures far above 1.
 
@@ -305,6 +307,7 @@ def sample_prior(
     sound = domain.sonify(
         flow, max(1, round(seconds * domain.rate)), sigma=flow.config.sigma_min if sigma is None else sigma,
         temperature=temperature, iterations=iterations, rng=torch.Generator(device).manual_seed(seed),
+        on_part=on_progress,
     )  # fmt: skip
     if not sound.samples.isfinite().all():
         raise DeepsepError(f"the prior's draw overflows at temperature {temperature:g}; use one nearer to 1")

@@ -7,6 +7,7 @@ grow with the track.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import tee
 
 import numpy as np
@@ -20,6 +21,7 @@ from .inference.domain import Separation, Track
 __all__ = ["measure", "separate_blocks"]
 
 Samples = NDArray[np.float32]
+OnSpread = Callable[[Tensor, Tensor], None]
 
 
 def measure(blocks_ct: Iterable[Samples], rate: int) -> Track:
@@ -34,24 +36,34 @@ def separate_blocks(
     blocks_ct: Iterable[Samples],
     separation: Separation,
     *,
-    on_spread: Callable[[Tensor], None] | None = None,
+    on_spread: OnSpread | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[Samples]:
     """The second pass: blocks float32 (c, t) -> stems float32 (s, k, c, t), as long together as the track.
 
-    on_spread is called with the standard deviation (k, d, n) of the stems' Wiener gains, frames in order, where the
-    separation asks for it; on_progress with how many samples are done. A silent track has silent stems.
+    on_spread is called with the standard deviation (k, d, n) of the stems' Wiener gains and the mixture's power (d, n),
+    frames in order, where the separation asks for it; on_progress with how many samples are done, work under way
+    included. A silent track has silent stems.
     Raises DeepsepError for settings that do not fit the model's domain.
     """
     separation.model.domain.check(separation.settings, spread=separation.spread)
-    done = 0
+    done = told = 0
+
+    def tell(samples: int) -> None:
+        nonlocal told
+        if on_progress and samples > told:
+            told = samples
+            on_progress(samples)
+
     silent = separation.track.rms == 0
-    pieces = separate_silence(blocks_ct, separation) if silent else route(blocks_ct, separation, on_spread)
+    if silent:
+        pieces = separate_silence(blocks_ct, separation)
+    else:
+        pieces = route(blocks_ct, separation, on_spread, tell)
     for piece in pieces:
         done += piece.shape[-1]
         yield piece
-        if on_progress:
-            on_progress(done)
+        tell(done)
 
 
 def separate_silence(blocks_ct: Iterable[Samples], separation: Separation) -> Iterator[Samples]:
@@ -61,25 +73,34 @@ def separate_silence(blocks_ct: Iterable[Samples], separation: Separation) -> It
 
 
 def route(
-    blocks_ct: Iterable[Samples], separation: Separation, on_spread: Callable[[Tensor], None] | None
+    blocks_ct: Iterable[Samples],
+    separation: Separation,
+    on_spread: OnSpread | None,
+    tell: Callable[[int], None],
 ) -> Iterator[Samples]:
     """Each step of the route, for a track that is not silent."""
     domain, settings = separation.model.domain, separation.settings
     blocks_ct, mixture_ct = tee(blocks_ct)  # the second is read along as stems come out
-    core, context, fade = domain.layout(separation)
+    core, context, fade, total = domain.layout(separation)
     frames = domain.analyse(blocks_ct, separation)
     windows = chunks.windows(frames, core, context)
-    estimates = (
-        pair
-        for batch in chunks.batched(windows, settings.batch_size)
-        for pair in zip(batch, domain.infer(batch, separation), strict=True)
-    )
+
+    def estimates() -> Iterator[tuple[chunks.Window, chunks.Planes]]:
+        done = 0
+        for batch in chunks.batched(windows, settings.batch_size):
+            before, done = done, done + sum(window.length for window in batch)
+
+            def part(share: float, before: int = before, after: int = done) -> None:
+                frames = min(total, before + share * (after - before))
+                tell(int(separation.track.samples * frames / total))
+
+            yield from zip(batch, domain.infer(batch, replace(separation, on_part=part)), strict=True)
 
     def stems_only(joined: Iterable[tuple[Tensor, chunks.Planes]]) -> Iterator[tuple[Tensor, Tensor]]:
         for frames_cn, (stems, *spread) in joined:
             if spread and on_spread:
-                on_spread(spread[0])
+                on_spread(*spread)
             yield frames_cn, stems
 
-    joined = chunks.join(estimates, core, context, fade)
+    joined = chunks.join(estimates(), core, context, fade)
     yield from domain.synthesise(stems_only(joined), chunks.Reader(mixture_ct), separation)

@@ -124,7 +124,7 @@ def floor(folder: Path, args: argparse.Namespace) -> None:
     settings = api.settings_for(model, method="sgld", device="cpu")
     groups = [[k] for k in range(len(model.sources))]
     task = Separation(separation.measure([mix_ct], RATE), model, settings, groups)
-    core, context, _ = model.domain.layout(task)
+    core, context, *_ = model.domain.layout(task)
     batch = next(batched(windows(model.domain.analyse([mix_ct], task), core, context), settings.batch_size))
     x = torch.randn(len(batch), model.domain.spectrum.bands, batch[0].frames_cfn.shape[-1])
     sigma, steps = settings.sgld.sigma_max, settings.sgld.levels * settings.sgld.steps

@@ -2,7 +2,7 @@
 
 Usage: pip install $(python scripts/list_oldest.py)
 
-The extras are included, the tools of developers (dev) are not.
+The extras are included, what only developers need (dev, docs) is not.
 """
 
 from pathlib import Path
@@ -16,7 +16,9 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 def main() -> None:
     """Print one pin a line."""
     project = tomllib.loads(PROJECT.read_text())["project"]
-    extras = {name: items for name, items in project["optional-dependencies"].items() if name != "dev"}
+    extras = {
+        name: items for name, items in project["optional-dependencies"].items() if name not in ("dev", "docs")
+    }
     items = [*project["dependencies"], *(item for extra in extras.values() for item in extra)]
     for requirement in dict.fromkeys(map(Requirement, items)):
         (lowest,) = (s.version for s in requirement.specifier if s.operator == ">=")

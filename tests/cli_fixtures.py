@@ -10,6 +10,12 @@ import soundfile as sf
 
 FOUR = ("vocals", "drums", "bass", "other")
 RATE = 16000
+ROUNDING = 1e-4  # of full scale; what the same seed may differ by
+
+
+def examples(number):
+    """How many examples a property that takes more than the usual ones is tried on: a hundredfold in a long run."""
+    return number * (100 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 1)
 
 
 def noise(seconds=0.5, channels=2, rate=RATE, seed=0, level=0.1):

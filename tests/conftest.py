@@ -1,6 +1,10 @@
 """What the tests share: one thread, reproducible examples, and a small model whose every weight matters."""
 
+import os
+import subprocess
+
 import hypothesis
+import processes
 import pytest
 import torch
 from cli_fixtures import FOUR
@@ -11,6 +15,8 @@ from deepsep.inference.model import Model
 from deepsep.spectral.domain import SpectralDomain
 
 torch.set_num_threads(1)
+processes.take_signals()
+subprocess.Popen = processes.Child  # type: ignore[misc]
 
 
 def pytest_collection_modifyitems(items):
@@ -21,7 +27,8 @@ def pytest_collection_modifyitems(items):
 
 
 hypothesis.settings.register_profile("deepsep", deadline=None, max_examples=30, derandomize=True)
-hypothesis.settings.load_profile("deepsep")
+hypothesis.settings.register_profile("long", deadline=None, max_examples=3000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "deepsep"))
 
 SOURCES = ["vocals", "drums", "bass"]
 SMALL = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
@@ -50,6 +57,10 @@ def small_prior(seed):
     data = torch.randn(200, bands, generator=rng) @ torch.randn(bands, bands, generator=rng) / bands**0.5
     prior.whitening.fit(data + torch.randn(bands, generator=rng))
     return shake(prior, 0.02, seed)
+
+
+modules_children_end = pytest.fixture(autouse=True, scope="module")(processes.children_end)
+children_end = pytest.fixture(autouse=True)(processes.children_end)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@ import sys
 
 import numpy as np
 import pytest
+from cli_fixtures import ROUNDING
 from hub_server import HubServer, Repo
+from processes import PATIENCE
 from tiny import SPECTRUM, files_of, folder_of, point_client
 
 import deepsep
@@ -96,8 +98,8 @@ def test_a_seed_decides(priors):
         deepsep.separate(noise(6000), RATE, priors=priors, method="sgld", sgld=hot, seed=seed)["bass"]
         for seed in (1, 1, 2)
     )
-    assert np.array_equal(one, same)
-    assert not np.allclose(one, other, atol=1e-4)
+    np.testing.assert_allclose(same, one, rtol=0, atol=ROUNDING)
+    assert np.abs(other - one).max() > 10 * ROUNDING
 
 
 def test_silence_gives_silence(priors):
@@ -189,14 +191,14 @@ def test_bundled_is_the_default(folder, monkeypatch):
 def test_the_import_is_light():
     code = (
         "import sys, time\n"
-        "start = time.perf_counter()\n"
+        "start = time.process_time()\n"
         "import deepsep\n"
-        "took = time.perf_counter() - start\n"
+        "took = time.process_time() - start\n"
         "assert not {'torch', 'numpy', 'huggingface_hub', 'soundfile'} & sys.modules.keys()\n"
         "print(took)\n"
     )
     done = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
         for _ in range(3)
     ]
     assert all(run.returncode == 0 for run in done), done[0].stderr

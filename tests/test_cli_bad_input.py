@@ -2,12 +2,14 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from cli_fixtures import FOUR, noise, program, read, record, tree
+from processes import PATIENCE
 from tiny import folder_of
 
 
@@ -73,7 +75,7 @@ def test_a_broken_input_is_one_line(name, separate):
 def test_decoders_written_in_c_add_no_lines_of_their_own(priors, tmp_path):
     (tmp_path / "text.mp3").write_text("these are words\n" * 100)
     run = program("separate", "--priors", priors, "text.mp3", cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    err = run.communicate(timeout=60)[1]
+    err = run.communicate(timeout=PATIENCE)[1]
     assert run.returncode == 1
     assert err.startswith("error: text.mp3") and err.count("\n") == 1
 
@@ -265,6 +267,25 @@ def test_wrong_options_are_two(words, separate):
 
 def test_without_matplotlib_the_extra_is_named_before_any_work(separate, monkeypatch):
     record(Path("song.wav"))
-    monkeypatch.setattr("deepsep.spectral.uncertainty.find_spec", lambda name: None)
+    monkeypatch.setattr("deepsep.cli.separate.find_spec", lambda name: None)
     assert "deepsep[plot]" in one_line(separate("song.wav", "--uncertainty"))
     assert not Path("out").exists()
+
+
+@pytest.mark.slow
+def test_what_can_be_refused_is_refused_before_torch_is_loaded(separate, priors, tmp_path):
+    record(Path("song.wav"))
+    record(Path("six.wav"), noise(channels=6))
+    assert separate("song.wav", "--two-stems", "vocals")[0] == 0
+    code = "import sys; from deepsep.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    for words, told in (
+        (("song.wav", "--two-stems", "vocals"), "exists; use --overwrite"),
+        (("song.wav", "--stems", "flute"), "unknown source 'flute'"),
+        (("song.wav", "--sources", "flute"), "unknown source 'flute'"),
+        (("song.wav", "--device", "abacus"), "unknown device 'abacus'"),
+        (("six.wav", "-f", "mp3"), "six.wav: mp3 holds 1 to 2 channels"),
+        (("song.wav", "--sources", "vocals", "--method", "encoder"), "no encoder for just these"),
+    ):
+        command = [sys.executable, "-c", code, "separate", "--priors", str(priors), "-o", "out", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert told in done.stderr and done.stdout == "False\n" and done.returncode == 1, done

@@ -12,6 +12,7 @@ from hub_server import HubServer, Repo
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import PATIENCE
 from tiny import files_of, folder_of, point_client
 
 from deepsep.cli.fetch import Downloads, fetch, pin, size_of
@@ -442,7 +443,7 @@ def test_a_push_by_the_real_client_is_there_for_others(server, tmp_path):
     }  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-m", "deepsep", "priors", "push", folder, "ana/winds", "-q"],
-        env=environment, capture_output=True, text=True, timeout=120,
+        env=environment, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     commit = server.repos["ana/winds"].refs["main"]
     assert (run.returncode, run.stderr) == (0, "")
@@ -479,7 +480,7 @@ def test_the_program_reads_the_environment(server, tmp_path):
         env = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), **more}
         env.pop("HF_HUB_CACHE", None)
         command = [sys.executable, "-m", "deepsep", "priors", *words]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
 
     assert program("download", NAME, HF_HUB_OFFLINE="1").returncode == 1
     assert asked(server) == []

@@ -6,12 +6,12 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
 import soundfile as sf
 from cli_fixtures import FOUR, noise, program, record, tree
+from processes import PATIENCE, until
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from tiny import folder_of
@@ -65,7 +65,7 @@ def recordings(folder, make):
 def deepsep(*words, cwd=None):
     """Runs the program itself to its end: (exit code, lines on stderr)."""
     process = program(*words, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=PATIENCE)
     return process.returncode, told.splitlines()
 
 
@@ -248,9 +248,8 @@ def test_ctrl_c_saves_and_resume_goes_on(small, tmp_path):
     process = program(*words, stderr=subprocess.PIPE, text=True)
     assert "reading" in process.stderr.readline()
     assert "step 1 " in process.stderr.readline()
-    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert re.fullmatch(r"interrupted at step \d+; saved to \S+, go on with --resume\n", told)
     step = int(re.search(r"step (\d+)", told)[1])
@@ -265,29 +264,34 @@ def test_ctrl_c_saves_and_resume_goes_on(small, tmp_path):
     assert note_of(checkpoint)["step"] == step + 2
 
 
+def is_there(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.slow
 def test_ctrl_c_with_worker_processes_alive_is_one_line(trained, data, tmp_path):
     """As a terminal does it: the signal goes to every process of the group."""
     out = tmp_path / "p"
     shutil.copytree(trained[0], out)
     words = ["--priors", out, data, *TINY_NETWORK[:-1], 1, "--overwrite"]
-    process = program("train-encoder", *words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = program("train-encoder", *words, stderr=subprocess.PIPE, text=True)
     lines = []
     while not lines or "step 1 " not in lines[-1]:
         lines.append(process.stderr.readline())
         assert lines[-1], lines
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     line = r"interrupted at step \d+; saved to \S+, go on with --resume; what it replaced stays in \S+ until it is done"
     assert re.fullmatch(line, told.rstrip("\n"))
     assert {"encoder.safetensors", "training/encoder.safetensors"} < set(
         tree(out / "training/former-encoder")
     )
-    with pytest.raises(ProcessLookupError):  # no worker is left
-        for _ in range(100):
-            os.killpg(process.pid, 0)
-            time.sleep(0.05)
+    until(lambda: not is_there(process.pid))  # no worker is left
 
 
 @pytest.mark.slow
@@ -306,9 +310,8 @@ def test_ctrl_c_while_recordings_are_read_leaves_nothing(tmp_path):
         text=True,
     )
     assert "reading recordings 0/60" in process.stderr.readline()
-    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert told.count("\n") == 1 and told.startswith("interrupted before the first step")
     assert not (tmp_path / "p").exists()
@@ -324,7 +327,6 @@ def test_a_signal_while_a_checkpoint_is_written_waits_for_it(number, code, small
     def slow(tensors, path, **more):
         save(tensors, path, **more)
         os.kill(os.getpid(), number)
-        time.sleep(0.05)
         written.append(path)
 
     monkeypatch.setattr(training, "save_file", slow)
@@ -422,6 +424,7 @@ def test_priors_of_another_spectrum_are_refused_before_anything_is_read(small, t
         (1, "not a priors folder", "{data} --priors {wrong}/nowhere"),
         (2, "multiple of 4", "{data} --frames 17"),
         (2, "--mixtures", "{data} --objective simulated --mixtures {data}"),
+        (2, "give --mixtures", "{data} --objective remix"),
         (2, "--widths", "{data} --widths a,b"),
         (2, "--widths", "{data} --widths 0"),
     ],

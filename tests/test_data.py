@@ -26,7 +26,7 @@ from deepsep.spectral.mixtures import (
 )
 from deepsep.spectral.powers import SPEEDS, PowerBank
 from deepsep.spectral.songs import song_batches
-from deepsep.spectral.spectrum import Spectrum
+from deepsep.spectral.spectrum import Spectrum, stereo_power
 
 RATE = 8000
 SPECTRUM = Spectrum(SpectrumConfig(rate=RATE, n_fft=64, single_bins=4))
@@ -319,7 +319,8 @@ def test_songs_are_heard_in_stretches_at_level_one(tmp_path):
     song = tone(tmp_path / "songs" / "a.wav", 500, 3.0, level=0.01, channels=2)
     tone(tmp_path / "songs" / "mute.wav", 500, level=0)
     rng = torch.Generator().manual_seed(0)
-    planes = next(song_batches(tmp_path / "songs", SPECTRUM, Listener(), batch=3, frames=20, rng=rng))
+    spectra = next(song_batches(tmp_path / "songs", SPECTRUM, Listener(), batch=3, frames=20, rng=rng))
+    planes = stereo_power(spectra, SPECTRUM)
     assert planes.shape == (3, 4, SPECTRUM.bands, 20)
     left, right, mid, side = planes.unbind(1)
     torch.testing.assert_close(left, right)

@@ -4,12 +4,9 @@ PyTorch's meta device has shapes and no values: whatever is left on the CPU is a
 """
 
 import itertools
-import os
 import re
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +14,7 @@ import pytest
 import torch
 from cli_fixtures import noise, record
 from conftest import DOMAIN, SMALL, SOURCES
+from processes import PATIENCE
 
 from deepsep import load_priors
 from deepsep.config import (
@@ -275,8 +273,8 @@ def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
     """Twenty steps with half a batch each: the same gradients, the same noise, the same weights."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
-    assert torchrun(2, script).wait(120) == 0
-    assert subprocess.run([sys.executable, str(script)], timeout=60).returncode == 0
+    assert torchrun(2, script).wait(PATIENCE) == 0
+    assert subprocess.run([sys.executable, str(script)], timeout=PATIENCE).returncode == 0
     whole = torch.load(tmp_path / "1-0.pt")
     for part in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f"2-{part}.pt"), whole, rtol=0, atol=1e-4)
@@ -317,12 +315,7 @@ def test_a_killed_process_costs_no_more_than_the_steps_since_the_last_checkpoint
         record(tmp_path / "data" / f"{seed}.wav", noise(4, seed=seed))
     script = tmp_path / "prior.py"
     script.write_text(PRIOR.format(folder=str(tmp_path)))
-    run = torchrun(2, "--max-restarts", 2, script, start_new_session=True)
-    try:
-        assert run.wait(200) == 0
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)
+    assert torchrun(2, "--max-restarts", 2, script).wait(PATIENCE) == 0
     leader, other = sorted((tmp_path / "told.txt").read_text().splitlines())
     first = int(re.fullmatch(r"0 \[(\d+)\] \[60\]", leader)[1])
     assert first > 1, "it went on from a checkpoint"
@@ -337,5 +330,5 @@ def test_a_training_command_of_two_processes_talks_once(tmp_path):
              "--flow-steps", 1, "--hidden", 4, "--layers", 1, "--frames", 16, "--batch", 2, "--steps", 3,
              "--device", "cpu")  # fmt: skip
     run = torchrun(2, *words, stderr=subprocess.PIPE, text=True)
-    said = run.communicate(timeout=120)[1]
+    said = run.communicate(timeout=PATIENCE)[1]
     assert run.returncode == 0 and said.count("3 steps; held out") == 1, said

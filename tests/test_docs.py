@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import typer
+from processes import PATIENCE
 from tiny import folder_of
 
 from deepsep import cli
@@ -101,7 +102,13 @@ def test_the_page_says_what_the_program_takes():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "offers"),
-    [("pri", "priors"), ("priors down", "download"), ("separate --sk", "--skip-existing")],
+    [
+        ("pri", "priors"),
+        ("priors down", "download"),
+        ("separate --sk", "--skip-existing"),
+        ("separate --format m", "mp3"),
+        ("separate --method e", "encoder"),
+    ],
 )
 def test_bash_completes(typed, offers):
     words = f"deepsep {typed}"
@@ -112,7 +119,11 @@ def test_bash_completes(typed, offers):
     }
     code = "import sys; sys.argv[0] = 'deepsep'; from deepsep.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.stdout.split() == [offers], done.stderr
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from cli_fixtures import FOUR, RATE, noise, program, read, record, tree
+from processes import PATIENCE
 
 from deepsep.audio import tags
 from deepsep.audio.tags import Tags, read_tags, write_tags, write_what_fits
@@ -76,7 +77,7 @@ def test_samples_far_beyond_full_scale_leave_the_rest_of_an_album_alone(peak, pr
     record(tmp_path / "album" / "2 usual.wav")
     words = ("separate", "--priors", priors, "album", "-o", "out", "--report", "--method", "encoder")
     with (tmp_path / "err").open("w") as err:
-        assert program(*words, cwd=tmp_path, stderr=err).wait(timeout=120) == 0
+        assert program(*words, cwd=tmp_path, stderr=err).wait(timeout=PATIENCE) == 0
     lines = (tmp_path / "err").read_text().splitlines()
     assert len(lines) == 3, lines
     assert "clipped at 24 dB above full scale" in lines[0] and "clipped" not in lines[1]

@@ -186,7 +186,9 @@ def test_nothing_is_missing_or_new(computed):
 @pytest.mark.parametrize("name", KNOWN)
 def test_it_is_what_it_was(name, computed):
     scale = max(1.0, np.abs(KNOWN[name]).max())
-    assert np.abs(computed[name] - KNOWN[name]).max() < 1e-5 * scale
+    # a chain carries rounding errors on, and processors round differently
+    tolerance = 1e-4 if "sgld" in name else 1e-5
+    assert np.abs(computed[name] - KNOWN[name]).max() < tolerance * scale
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import soundfile as sf
+from cli_fixtures import examples, record
 from hypothesis import given, settings
 
 from deepsep.audio import files as audio
 from deepsep.audio.decoders import ffmpeg, pyav
-from deepsep.audio.tags import MAX_INFLATED, read_tags
+from deepsep.audio.tags import MAX_INFLATED, read_tags, write_what_fits
 from deepsep.errors import DeepsepError
 
 RATE = 8000
@@ -58,7 +59,7 @@ def test_a_whole_file_is_read(kind, tmp_path):
     assert abs(audio.read(path)[0].shape[1] - len(SOUND)) < 300
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(kind=st.sampled_from(sorted(KINDS)), share=st.floats(0.05, 0.98))
 def test_a_file_cut_anywhere_is_one_line(kind, share, tmp_path_factory):
     path = tmp_path_factory.mktemp("cut") / f"a.{kind}"
@@ -92,7 +93,7 @@ def test_a_rate_that_no_recording_has_is_one_line(rate, tmp_path):
     assert f"{rate} Hz" in refused(tmp_path / "a.wav")
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(
     kind=st.sampled_from(["wav", "float.wav", "adpcm.wav", "rf64", "aiff", "w64", "caf", "au"]),
     at=st.integers(0, 120),
@@ -109,6 +110,13 @@ def test_any_header_is_read_or_is_one_line(kind, at, damage, tmp_path_factory):
         assert "\n" not in str(error)
     else:
         assert 0 < total <= 32 * len(raw)  # four bits a sample at the least, and no more than there is
+
+
+def test_a_codec_that_nobody_knows_is_one_line(tmp_path):
+    raw = bytearray(ENCODED["adpcm.wav"])
+    raw[20:22] = b"\xff\xfe"
+    (tmp_path / "a.wav").write_bytes(raw)
+    refused(tmp_path / "a.wav")
 
 
 def test_oggs_joined_are_read_to_the_end(tmp_path):
@@ -175,7 +183,7 @@ def test_a_compressed_frame_that_grows_without_bound_is_left_out(version, tmp_pa
     small = read_tags(tagged(tmp_path / "a.mp3", version, b"\0", 40))
     assert small.fields == {"title": "A" * 40, "artist": "Someone"}
     large = read_tags(tagged(tmp_path / "b.mp3", version, b"\0", MAX_INFLATED + 1))
-    assert large.fields == {"artist": "Someone"}
+    assert large.fields == {"artist": "Someone"} and large.too_long == ("compressed tag",)
     cover = read_tags(tagged(tmp_path / "c.mp3", version, b"\0image/png\0\3\0", MAX_INFLATED + 1, b"APIC"))
     assert cover.cover is None and cover.fields == {"artist": "Someone"}
 
@@ -184,10 +192,12 @@ def test_a_text_of_a_page_and_more_is_no_title(tmp_path):
     pytest.importorskip("mutagen")
     found = read_tags(tagged(tmp_path / "a.mp3", 4, b"\0", 1_000_000))
     assert found.fields == {"artist": "Someone"}
+    left_out = write_what_fits(record(tmp_path / "b.flac"), found, "flac")
+    assert left_out == "left out of the tags, as it is far too long: title"
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data(), suffix=st.sampled_from(["m4a", "mp3", "flac", "ogg", "wav"]))
 def test_any_damage_to_tags_is_no_reason_to_refuse_the_music(tagged_files, tmp_path_factory, data, suffix):
     raw = bytearray(tagged_files[suffix])

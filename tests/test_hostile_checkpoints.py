@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from cli_fixtures import examples
 from hypothesis import given, settings
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -129,7 +130,7 @@ def spoil(tensor, how):
     return torch.full_like(tensor, value)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(data=st.data())
 def test_any_tensor_missing_added_or_spoilt_is_one_line(whole, data, tmp_path_factory):
     tensors, note = take(whole)
@@ -164,7 +165,7 @@ def test_what_cannot_be_negative(name, whole, tmp_path):
     assert "negative" in refused(store(tmp_path / "x", tensors, note))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data())
 def test_any_damaged_byte_or_cut_is_one_line_or_a_run(whole, data, tmp_path_factory):
     raw = bytearray(whole.read_bytes())

@@ -9,6 +9,7 @@ import shutil
 import hypothesis.strategies as st
 import pytest
 import torch
+from cli_fixtures import examples
 from hypothesis import given, settings
 from safetensors.torch import load_file, save_file
 from tiny import folder_of
@@ -92,7 +93,7 @@ def edit(folder, change):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(data=st.data())
 def test_any_value_anywhere_in_config_json_loads_or_is_one_line(folder, data):
     whole = json.loads((folder / "config.json").read_text())
@@ -109,7 +110,7 @@ def test_any_value_anywhere_in_config_json_loads_or_is_one_line(folder, data):
         (folder / "config.json").write_text(json.dumps(whole))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(kind=st.sampled_from(KINDS), data=st.data())
 def test_what_is_read_has_the_types_that_the_annotations_say(kind, data):
     raw = to_dict(kind())

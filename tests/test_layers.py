@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE
 
 import deepsep
 
@@ -248,7 +249,7 @@ except SystemExit as done:
 heavy = [n for n in ("torch", "soundfile", "stempeg", "huggingface_hub", "matplotlib", "starlette") if n in sys.modules]
 assert not heavy, heavy
 """
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=PATIENCE)
 
 
 def ending(message):

@@ -14,6 +14,7 @@ from deepsep.spectral.encoder import BandPosterior, UNet
 from deepsep.spectral.flow import build_flow
 from deepsep.spectral.losses import ELBO_SIGMA, contrast_loss, elbo, sleep_loss, tweedie
 from deepsep.spectral.mixtures import gram_sums, mixtures
+from deepsep.spectral.remix import remix
 from deepsep.spectral.spectrum import Spectrum, stereo_power
 
 SPECTRUM = Spectrum(SpectrumConfig(rate=8000, n_fft=64, single_bins=4))
@@ -284,3 +285,41 @@ def test_contrast_teaches_priors_to_share_out_a_mixture():
     _, figures = loss_at(told.index(True), weight=0)
     assert "bits/dim" not in figures
     assert figures["SDR"] == pytest.approx(float(sum(figures[f"SDR {k}"] for k in range(3))) / 3, abs=1e-4)
+
+
+def songs_and_posterior(songs, stems=3, frames=12):
+    spectra = SPECTRUM.stft(noise(songs, 2, (frames + 3) * SPECTRUM.hop, seed=5))
+    logits = noise(songs, stems, SPECTRUM.bands, frames, seed=6)
+    return spectra, BandPosterior(logits.log_softmax(1), 0.3 * noise(*logits.shape, seed=7))
+
+
+def test_one_song_mixed_anew_is_itself():
+    spectra, q = songs_and_posterior(1)
+    m = remix(q, spectra, SPECTRUM, Draws(torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(m.mix_bcdn, stereo_power(spectra, SPECTRUM))
+    torch.testing.assert_close(m.cross_bpdn.sum(1), m.total_bdn)
+    # a mask's share of the mixture: C = g P, Q = g^2 P
+    torch.testing.assert_close(m.cross_bpdn, q.log_gain.exp() * m.total_bdn[:, None])
+    torch.testing.assert_close(m.power_bpdn, q.log_gain.exp().square() * m.total_bdn[:, None])
+
+
+def test_every_estimate_is_heard_in_some_mixture_and_the_surest_are_asked_for():
+    spectra, q = songs_and_posterior(6)
+    m = remix(q, spectra, SPECTRUM, Draws(torch.Generator().manual_seed(1)))
+    other = remix(q, spectra, SPECTRUM, Draws(torch.Generator().manual_seed(2)))
+    torch.testing.assert_close(m.power_bpdn.sum(0), other.power_bpdn.sum(0))
+    torch.testing.assert_close(m.cross_bpdn.sum(1), m.total_bdn, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(m.power_bpdn, other.power_bpdn)
+    asked = m.member_bpk.diagonal(dim1=1, dim2=2)
+    assert (asked.sum(0) == 3).all() and asked.sum() == m.member_bpk.sum()
+
+
+def test_an_estimate_that_is_unsure_is_not_asked_for():
+    spectra, q = songs_and_posterior(4)
+    log_std = torch.zeros_like(q.log_std)
+    log_std[2:] = 1.0  # of the last two songs nothing is known
+    m = remix(q._replace(log_std=log_std), spectra, SPECTRUM, Draws(torch.Generator().manual_seed(3)))
+    known = SPECTRUM.band_power(spectra.abs().square()).sum(1) * SPECTRUM.count_d[:, None]
+    own = q.log_gain.exp().square() * known[:, None]
+    for b, k in (m.member_bpk.diagonal(dim1=1, dim2=2) > 0).nonzero().tolist():
+        assert any(torch.allclose(m.power_bpdn[b, k], own[song, k], rtol=1e-4) for song in (0, 1))

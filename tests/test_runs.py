@@ -1,5 +1,6 @@
 """Training from Python: what is checked before hours are spent, and that a run depends on its seed alone."""
 
+import json
 import os
 import shutil
 
@@ -123,8 +124,22 @@ def test_settings_of_the_other_domain_are_errors_and_not_ignored(data, priors):
         deepsep.train_encoder(priors, data, network=NET, training=deepsep.EncoderTraining(frames=17))
     with pytest.raises(deepsep.DeepsepError, match="mixtures are for the ELBO"):
         deepsep.EncoderTraining(objective="simulated", mixtures=priors)
+    with pytest.raises(deepsep.DeepsepError, match="remix needs unlabelled songs"):
+        deepsep.EncoderTraining(objective="remix")
     with pytest.raises(deepsep.DeepsepError, match="no recordings of hiss"):
         deepsep.train_encoder(priors, {"hum": data["hum"]}, network=NET)
+
+
+def test_songs_are_mixed_anew_by_the_average_and_learnt_from(data, priors):
+    seen = []
+    training = deepsep.EncoderTraining(
+        steps=3, batch=4, frames=16, workers=0, objective="remix", mixtures=data["hum"]
+    )
+    listener = deepsep.Listener(step=lambda status: seen.append(status.figures))
+    result = deepsep.train_encoder(priors, data, network=NET, training=training, listener=listener)
+    assert result.finished and all("SDR of remixes" in figures for figures in seen)
+    about = json.loads((priors / "config.json").read_text())["encoder"]["training"]
+    assert about["objective"] == "remix"
 
 
 def test_what_is_trained_is_replaced_only_where_that_is_said(data, priors):

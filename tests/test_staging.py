@@ -12,13 +12,13 @@ from deepsep.errors import DeepsepError
 from deepsep.staging import Scratch, StagedFiles, place_of, uninterrupted
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from deepsep.staging import Scratch
 scratch = Scratch(Path(sys.argv[1]))
 (scratch.path / "0.wav").write_bytes(bytes(1000))
 print("ready", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
@@ -89,8 +89,8 @@ def test_a_failure_at_any_moment_changes_nothing(call, error, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_what_a_killed_process_left_goes_away_and_what_a_living_one_holds_stays(tmp_path):
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    killed, living = (subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2))
+    command, pipe = [sys.executable, "-c", HOLD, str(tmp_path)], subprocess.PIPE
+    killed, living = (subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2))
     try:
         for process in (killed, living):
             assert process.stdout.readline() == "ready\n"

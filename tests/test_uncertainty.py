@@ -30,7 +30,7 @@ def test_the_spread_is_that_of_the_draws(method, model):
     )  # fmt: skip
     track = Track(model.domain.rate, song.shape[1], 1.0)
     separation = Separation(track, model, settings, [[2], [0, 1]], spread=True)
-    for draws, spread in model.domain.infer(windows, separation):
+    for draws, spread, _ in model.domain.infer(windows, separation):
         assert draws.shape[:2] == (settings.draws, 2)
         torch.testing.assert_close(draws.sum(1), torch.ones_like(draws[:, 0]))
         torch.testing.assert_close(spread, draws.std(0, correction=0), atol=1e-3, rtol=0)
@@ -47,7 +47,8 @@ def test_a_column_holds_the_mean_variance_of_its_frames(samples, pieces, columns
     at, turn = 0, 0
     while at < frames + 5:  # a stream may end with frames of silence beyond the track
         n = pieces[turn % len(pieces)]
-        found.add(torch.nn.functional.pad(std, (0, 100))[..., at : at + n])
+        padded = torch.nn.functional.pad(std, (0, 100))[..., at : at + n]
+        found.add(padded, padded[0] ** 2)
         at, turn = at + n, turn + 1
     result = found.result()
     assert result.std_kdn.shape == (2, len(result.band_hz), min(columns, frames)) == (
@@ -57,6 +58,7 @@ def test_a_column_holds_the_mean_variance_of_its_frames(samples, pieces, columns
     for c in {0, len(result.time_s) // 2, len(result.time_s) - 1}:
         expected = std[..., column == c].square().mean(-1).sqrt()
         np.testing.assert_allclose(result.std_kdn[..., c], expected, atol=1e-5)
+        np.testing.assert_allclose(result.power_dn[..., c], expected[0] ** 2, atol=1e-5)
 
 
 def test_the_axes_of_the_map_say_where_a_tone_is(tmp_path):
@@ -68,7 +70,7 @@ def test_the_axes_of_the_map_say_where_a_tone_is(tmp_path):
     wave[start : start + length] = np.sin(2 * np.pi * tone_hz * np.arange(length) / 12000)
     power = spectrum.band_power(spectrum.analyse(torch.from_numpy(wave)[None]).abs().square())
     found = uncertainty.SpreadMap(SMALL, 12000, samples, ["tone"])
-    found.add(power)
+    found.add(power, power[0])
     result = found.result()
     band, column = np.unravel_index(result.std_kdn[0].argmax(), result.std_kdn[0].shape)
     assert result.time_s[column] == pytest.approx(at_s + length / 2 / 12000, abs=spectrum.hop / 12000)
@@ -78,6 +80,14 @@ def test_the_axes_of_the_map_say_where_a_tone_is(tmp_path):
     saved = np.load(tmp_path / "u.npz")
     assert list(saved["stems"]) == ["tone"]
     np.testing.assert_array_equal(saved["std"], result.std_kdn)
+    np.testing.assert_array_equal(saved["power"], result.power_dn)
+
+
+def test_what_is_seen_is_what_is_heard():
+    power = np.array([[1.0, 1e-3], [1e-6, 0.0]], np.float32)
+    std = np.full((1, 2, 2), 0.4, np.float32)
+    found = uncertainty.Uncertainty(["a"], std, power, np.ones(2, np.float32), np.ones(2, np.float32))
+    np.testing.assert_allclose(found.heard()["a"], [[0.4, 0.2], [0, 0]], atol=1e-6)
 
 
 def test_a_picture_of_awkward_names(tmp_path):
@@ -121,6 +131,6 @@ def test_the_spread_of_a_stem_is_scaled_by_what_was_learnt(model):
         encoder.spread = scale
         settings = Settings(method="encoder")
         separation = Separation(track, replace(model, encoder=encoder), settings, [[2], [0, 1]], spread=True)
-        ((_, spread), *_) = model.domain.infer(windows, separation)
+        ((_, spread, _), *_) = model.domain.infer(windows, separation)
         spreads.append(spread)
     torch.testing.assert_close(spreads[1], spreads[0] * torch.tensor([4.0, 1.5])[:, None, None])

@@ -105,13 +105,10 @@ def separate(order: dict[str, Any], check: Callable[[], None], say: Say) -> dict
     from .. import api
     from ..audio.files import probe, read_blocks
     from ..output import paths, tracks
-    from ..spectral.uncertainty import check_pictures
     from .listening import Listening
 
     id, source, folder = order["id"], Path(order["source"]), Path(order["folder"])
     wishes = from_dict(Wishes, order["wishes"])
-    if wishes.uncertainty:
-        check_pictures()
     model = model_of(wishes.priors)
     several = wishes.samples if wishes.samples > 1 else None
     settings = api.settings_for(model, method=wishes.method, draws=several, uncertainty=wishes.uncertainty)
@@ -164,14 +161,19 @@ def check_disk(folder: Path, info: AudioInfo, frames: int, output: Output) -> No
 
 
 def maps_of(job: Job, names: list[str]) -> dict[str, Any]:
-    """The uncertainty of each stem, where it was asked for."""
+    """The uncertainty of each stem as the page shows it, where it was asked for."""
     import numpy as np
+
+    from ..spectral.uncertainty import Uncertainty
 
     if "uncertainty" not in job.extras:
         return {}
     with np.load(job.extras["uncertainty"]) as kept:
-        known = dict(zip(kept["stems"].tolist(), kept["std"].astype(np.float64), strict=True))
-    return {name: known[name.rpartition("/")[2]] for name in names}
+        found = Uncertainty(
+            kept["stems"].tolist(), kept["std"], kept["power"], kept["band_hz"], kept["time_s"]
+        )
+    known = found.heard()
+    return {name: np.asarray(known[name.rpartition("/")[2]], np.float64) for name in names}
 
 
 def result_of(result: TrackResult, job: Job, output: Output, folder: Path, comment: str) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """Read an audio file: probe it, and stream its samples in blocks.
 
-A file is always read from its start to its end in blocks, so memory does not grow with its length and
-two passes over it give the same samples (seeking in some compressed formats does not).
+A file is read from its start in blocks, so memory does not grow with its length and two passes over it give the
+same samples. A part of it is sought only where that is exact, in formats of plain samples and flac; in others what
+comes before it is decoded too. Nothing after it is.
 Shape suffixes: c channel, t sample. Samples are float32, full scale is 1.0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +17,35 @@ import numpy as np
 from ..config import bounds, ranges
 from ..errors import DeepsepError, MissingExtra
 from .decoders import ffmpeg, libsndfile, pyav
-from .info import BLOCK_FRAMES, AudioInfo, Samples, cut_short, file_type
+from .info import BLOCK_FRAMES, WHOLE, AudioInfo, Part, Samples, cut_short, file_type
 from .whole import check_whole, is_chained
 
-__all__ = ["AUDIO_SUFFIXES", "MAX_CHANNELS", "probe", "read", "read_blocks", "track_name"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "MAX_CHANNELS",
+    "is_stem_file",
+    "probe",
+    "read",
+    "read_blocks",
+    "read_part",
+    "track_name",
+]
 
 MAX_CHANNELS = 8
 LOWEST_RATE, HIGHEST_RATE = bounds(ranges.Rate).values()  # Hz
 
-AUDIO_SUFFIXES = libsndfile.SUFFIXES | frozenset(
-    ".m4a .mp4 .m4b .aac .alac .wma .webm .mka .mkv .mov .ac3 .wv .tta .ape".split()
+VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mkv .mov .webm .avi".split())
+AUDIO_SUFFIXES = (
+    libsndfile.SUFFIXES
+    | VIDEO_SUFFIXES
+    | frozenset(".m4a .m4b .aac .alac .wma .mka .ac3 .wv .tta .ape".split())
 )
 DOUBLE_SUFFIXES = (".stem.mp4", ".stem.m4a")
 
 # A lossy stream may end up to two codec frames before the length its container states; less is a cut file.
 LOSSY_SLACK = 4608
+
+SEEKABLE = ("wav", "wavex", "rf64", "w64", "aiff", "caf", "au", "flac")  # to the sample, by libsndfile
 
 DECODERS: dict[str, Callable[[AudioInfo], Iterator[Samples]]] = {
     "soundfile": libsndfile.decode,
@@ -48,12 +64,17 @@ def track_name(path: Path) -> str:
     return name
 
 
-def probe(path: Path | str) -> AudioInfo:
-    """Rate, channels and length of the first audio stream of a file.
+def is_stem_file(path: Path) -> bool:
+    """Whether a file's name is that of a stem file, which is made of a song."""
+    return path.name.lower().endswith(DOUBLE_SUFFIXES)
+
+
+def probe(path: Path | str, part: Part = WHOLE) -> AudioInfo:
+    """Rate, channels and length of the first audio stream of a file, or of a part of it.
 
     Raises DeepsepError when the file is missing, is a folder, is empty, is not audio, holds no sample, is cut short,
-    or has more than 8 channels or a rate that no recording has; MissingExtra when it may need a decoder that is
-    not installed.
+    has more than 8 channels or a rate that no recording has, or ends before the part starts; MissingExtra when it may
+    need a decoder that is not installed.
     """
     path = Path(path)
     check_file(path)
@@ -79,11 +100,23 @@ def probe(path: Path | str) -> AudioInfo:
     check_whole(info)
     if info.frames == 0:
         raise no_samples(path)
-    return info
+    return info if part == WHOLE else cut(info, part)
 
 
-def read_blocks(path: Path | str, block_frames: int = BLOCK_FRAMES) -> Iterator[Samples]:
-    """Yield the file in blocks of shape (c, block_frames); only the last may be shorter, none is empty.
+def cut(info: AudioInfo, part: Part) -> AudioInfo:
+    """A part of a file, of which it has at least a sample. One that ends after the file ends with it."""
+    first = round(part.start * info.rate)
+    stop = None if part.end is None else max(first + 1, round(part.end * info.rate))
+    if info.frames is None:
+        return replace(info, first=first, stop=stop)
+    if first >= info.frames:
+        raise too_short(info.path, first / info.rate, info.frames / info.rate)
+    stop = info.frames if stop is None else min(stop, info.frames)
+    return replace(info, first=first, stop=stop, frames=stop - first)
+
+
+def read_blocks(path: Path | str, block_frames: int = BLOCK_FRAMES, part: Part = WHOLE) -> Iterator[Samples]:
+    """Yield the file, or a part of it, in blocks (c, block_frames); only the last may be shorter, none is empty.
 
     Each call starts again at the first sample and yields the same blocks. Raises DeepsepError as `probe`
     does; and, on reaching the damaged place, for a file that is cut short or broken or has a sample that
@@ -91,19 +124,37 @@ def read_blocks(path: Path | str, block_frames: int = BLOCK_FRAMES) -> Iterator[
     """
     if block_frames < 1:
         raise ValueError(f"block_frames must be at least 1, got {block_frames}")
-    info = probe(path)
+    return read_part(probe(path, part), block_frames)
+
+
+def read_part(info: AudioInfo, block_frames: int = BLOCK_FRAMES) -> Iterator[Samples]:
+    """`read_blocks` of a file, or a part of one, that has been probed."""
     done = 0
-    for block in regroup(fit_length(DECODERS[info.decoder](info), info), block_frames):
+    for block in regroup(decode_part(info), block_frames):
         finite = np.isfinite(block).all(axis=0)
         if not finite.all():
-            seconds = (done + int(np.argmin(finite))) / info.rate
+            seconds = (info.first + done + int(np.argmin(finite))) / info.rate
             raise DeepsepError(
                 f"{info.path}: has a sample that is NaN or infinite at {seconds:.3f} s; export it again"
             )
         done += block.shape[1]
         yield block
     if done == 0:
-        raise no_samples(info.path)
+        raise too_short(info.path, info.first / info.rate) if info.first else no_samples(info.path)
+
+
+def decode_part(info: AudioInfo) -> Iterator[Samples]:
+    """Yield the samples of a file or a part of it, in pieces of any length, and decode nothing after them."""
+    at = info.first if info.decoder == "soundfile" and info.format in SEEKABLE else 0
+    pieces = libsndfile.decode(info, at) if at else DECODERS[info.decoder](info)
+    target = info if info.frames is None else replace(info, frames=info.first + info.frames)
+    for piece in fit_length(pieces, target, at):
+        begin, at = at, at + piece.shape[1]
+        piece = piece[:, max(0, info.first - begin) : None if info.stop is None else info.stop - begin]
+        if piece.shape[1]:
+            yield piece
+        if info.stop is not None and at >= info.stop:
+            return
 
 
 def read(path: Path | str) -> tuple[Samples, int]:
@@ -128,12 +179,12 @@ def regroup(pieces: Iterable[Samples], block_frames: int) -> Iterator[Samples]:
         yield np.concatenate(held, axis=1, dtype=np.float32)
 
 
-def fit_length(pieces: Iterable[Samples], info: AudioInfo) -> Iterator[Samples]:
-    """Yield exactly `info.frames` samples: cut off the encoder's padding, fill up what a codec leaves out.
+def fit_length(pieces: Iterable[Samples], info: AudioInfo, done: int = 0) -> Iterator[Samples]:
+    """Yield samples from number `done` up to exactly `info.frames`.
 
-    Raises DeepsepError when more is missing than a codec leaves out.
+    What an encoder pads is cut off, what a codec leaves out is filled up. Raises DeepsepError when more is missing
+    than a codec leaves out.
     """
-    done = 0
     for piece in pieces:
         if info.frames is not None:
             piece = piece[:, : info.frames - done]
@@ -175,6 +226,12 @@ def no_samples(path: Path) -> DeepsepError:
     return DeepsepError(f"{path}: holds no audio samples; export it again")
 
 
+def too_short(path: Path, start: float, seconds: float | None = None) -> DeepsepError:
+    """The error for a part that starts after the file's end."""
+    length = "" if seconds is None else f" of {seconds:.2f} s"
+    return DeepsepError(f"{path}: its sound{length} ends before {start:.2f} s, where the part would start")
+
+
 def unreadable(path: Path, *, no_length: bool) -> DeepsepError:
     """The error for a file that no decoder reads. `no_length`: libsndfile could, but not to its end."""
     if not has_fallback() and (no_length or path.suffix.lower() not in libsndfile.SUFFIXES):
@@ -184,6 +241,7 @@ def unreadable(path: Path, *, no_length: bool) -> DeepsepError:
             'run `pipx inject deepsep av` or `pip install "deepsep[av]"`, or install ffmpeg'
         )
     return DeepsepError(
-        f"{path}: no audio found in this {file_type(path)} file; it is damaged or not what its name says; "
-        "get the file again"
+        f"{path}: no audio found in this {file_type(path)} file; "
+        + ("it has pictures only, or " if path.suffix.lower() in VIDEO_SUFFIXES else "it ")
+        + "is damaged or not what its name says; get the file again"
     )

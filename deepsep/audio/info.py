@@ -7,17 +7,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeepsepError
 
-__all__ = ["BLOCK_FRAMES", "AudioInfo", "Samples", "cut_short", "file_type", "file_url"]
+__all__ = ["BLOCK_FRAMES", "WHOLE", "AudioInfo", "Part", "Samples", "cut_short", "file_type", "file_url"]
 
 Samples = NDArray[np.float32]
 
 BLOCK_FRAMES = 1 << 18  # 6 s at 44.1 kHz, 2 MiB in stereo
+
+
+class Part(NamedTuple):
+    """What is wanted of a file, in seconds; an end of None is that of the file."""
+
+    start: float = 0.0
+    end: float | None = None
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +36,8 @@ class AudioInfo:
     """What a file holds, known before it is decoded.
 
     `rate` is in Hz. `frames` counts samples per channel; when it is not None, `files.read_blocks` yields
-    exactly that many. `decoder` is "soundfile", "pyav" or "ffmpeg".
+    exactly that many. `decoder` is "soundfile", "pyav" or "ffmpeg". Of a part of the file, `first` is its first sample
+    and `stop` the sample after its last, None to the end; `frames` counts the part alone.
     """
 
     path: Path
@@ -34,6 +46,8 @@ class AudioInfo:
     frames: int | None
     format: str
     decoder: str
+    first: int = 0
+    stop: int | None = None
 
 
 def cut_short(info: AudioInfo, decoded: int) -> DeepsepError:

@@ -34,6 +34,7 @@ class Tags:
     fields: dict[str, str] = field(default_factory=dict)
     cover: bytes | None = None
     cover_mime: str | None = None
+    too_long: tuple[str, ...] = ()  # names of what the file has and these leave out for its size
 
 
 MAX_INFLATED = 32 * 1024**2  # bytes that a compressed ID3 frame may grow to: more than any cover
@@ -56,16 +57,20 @@ TAG_NAMES = {
 
 def read_tags(path: Path | str) -> Tags:
     """The tags and the cover of a file; empty when it has none, or when mutagen is not installed."""
+    refused = BoundedZlib.refused
     file = open_file(path)
+    too_long = ["compressed tag"] if BoundedZlib.refused > refused else []
     family = None if file is None else family_of(file)
     if file is None or family is None or file.tags is None:
-        return Tags()
+        return Tags(too_long=tuple(too_long))
     texts = {name: harmless(family.read_field, file, name) for name in TAG_NAMES}
-    fields = {name: text for name, text in texts.items() if text is not None and len(text) <= MAX_TEXT}
+    known = {name: text for name, text in texts.items() if text is not None}
+    fields = {name: text for name, text in known.items() if len(text) <= MAX_TEXT}
+    too_long += [name for name in known if name not in fields]
     cover = harmless(family.read_cover, file)
     if cover is None:
-        return Tags(fields=fields)
-    return Tags(fields=fields, cover=cover[0], cover_mime=cover[1])
+        return Tags(fields=fields, too_long=tuple(too_long))
+    return Tags(fields=fields, cover=cover[0], cover_mime=cover[1], too_long=tuple(too_long))
 
 
 def write_tags(path: Path | str, tags: Tags) -> bool:
@@ -106,6 +111,10 @@ def write_what_fits(path: Path | str, tags: Tags, format: str) -> str:
 
     Raises DeepsepError when the file cannot be changed.
     """
+    if tags.too_long:
+        left_out = write_what_fits(path, replace(tags, too_long=()), format)
+        said = f"left out of the tags, as it is far too long: {', '.join(tags.too_long)}"
+        return "; ".join(filter(None, (said, left_out)))
     try:
         write_tags(path, tags)
         return ""
@@ -146,6 +155,7 @@ class BoundedZlib:
     """What mutagen uses of zlib."""
 
     error = zlib.error
+    refused = 0  # how often, so far
 
     @staticmethod
     def decompress(data: bytes) -> bytes:
@@ -153,6 +163,7 @@ class BoundedZlib:
         stream = zlib.decompressobj()
         found = stream.decompress(data, MAX_INFLATED)
         if not stream.eof:
+            BoundedZlib.refused += bool(len(found) >= MAX_INFLATED)
             raise zlib.error("it is cut short, or too large")
         return found
 

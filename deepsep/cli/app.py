@@ -5,6 +5,7 @@ torch is imported inside the commands, never for --help.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ from . import (
     train_prior,
 )
 from .command import Command, Group, UsageError
-from .common import INTERRUPTED, say
+from .common import INTERRUPTED, flush_stdout, interrupt_between_imports, open_closed_streams, say
 
 __all__ = ["app", "main"]
 
@@ -65,6 +66,19 @@ def root(
 
 def main() -> None:
     """Run the program: a mistake that a user can mend is one line and exit code 1."""
+    open_closed_streams()
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, which need not be there; pictures go to files
+    try:
+        with interrupt_between_imports():
+            run()
+    finally:
+        if (error := flush_stdout()) and not isinstance(error, BrokenPipeError):
+            say(f"error: stdout: {error.strerror}")
+            raise SystemExit(1) from None
+
+
+def run() -> None:
+    """Run the command that was typed, and exit."""
     try:
         code = app(standalone_mode=False)
     except UsageError as error:
@@ -83,6 +97,9 @@ def main() -> None:
         if not is_out_of_memory(error):
             raise
         say("error: not enough memory; try a smaller batch, network or excerpt")
+        raise SystemExit(1) from None
+    except OSError as error:
+        say(f"error: {error.filename or 'a file or stdout'}: {error.strerror or error}")
         raise SystemExit(1) from None
     raise SystemExit(code)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from ..staging import Scratch
 from .common import INTERRUPTED, say
 
 if TYPE_CHECKING:
+    from ..audio.info import Part
     from ..inference.model import Model
     from ..inference.settings import Settings
     from ..output.paths import Input, Job, Output
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "from_stdin"]
 
 EVERY = 30  # seconds between lines on a long track, where no person watches
+REFRESH = 0.1  # seconds between changes of a bar
+LEAST_SHARE, LEAST_SECONDS = 0.01, 1.0  # of work that must be done before it tells how long the rest takes
 
 
 @contextmanager
@@ -62,34 +67,45 @@ class Progress:
 
     def __init__(self, seconds: Sequence[float | None], *, live: bool, lines: bool) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
         self.seconds, self.lines, self.number, self.before = seconds, lines, 0, 0.0
         self.bars = Bars(
             TextColumn("{task.description}", markup=False), BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[left]}"),
             console=Console(stderr=True), disable=not live, transient=True,
         )  # fmt: skip
-        whole = sum(s for s in seconds if s) if all(seconds) else None
-        self.all = self.bars.add_task("all tracks", total=whole) if len(seconds) > 1 else None
+        self.began = time.monotonic()
+        self.whole = whole = sum(s for s in seconds if s) if all(seconds) else None
+        self.all = self.bars.add_task("all tracks", total=whole, left="") if len(seconds) > 1 else None
 
     @contextmanager
-    def track(self, name: str) -> Iterator[Any]:
-        """Within, the result hears how many seconds of this track are done."""
+    def track(self, name: str) -> Iterator[Callable[[str, float], None]]:
+        """Within, the result hears what is done with this track, and how much of it: a share, of "" seconds."""
         length = self.seconds[self.number]
-        task = self.bars.add_task(printable(name), total=length)
-        began = told = time.monotonic()
+        task = self.bars.add_task(printable(name), total=length, left="")
+        began = told = shown = time.monotonic()
+        stage = ""
 
-        def tell(seconds: float) -> None:
-            nonlocal told
+        def tell(what: str, done: float) -> None:
+            nonlocal began, told, shown, stage
             now = time.monotonic()
+            whole = 1.0 if what else length
+            if what != stage:
+                stage, began, shown = what, now, -math.inf
+                title = f"{name}: {what}" if what else name
+                self.bars.reset(task, description=printable(title), total=whole, left="")
             if self.lines and now - told >= EVERY:
                 told = now
-                say(f"{name}: {so_far(seconds, length, now - began)}")
-            self.bars.update(task, completed=seconds)
-            if self.all is not None:
-                self.bars.update(self.all, completed=self.before + seconds)
+                say(f"{name}: {so_far(done, whole, now - began, what)}")
+            if now - shown < REFRESH and done < (whole or math.inf):
+                return
+            shown = now
+            self.bars.update(task, completed=done, left=time_left(done, whole, now - began))
+            if self.all is not None and not what:
+                done += self.before
+                self.bars.update(self.all, completed=done, left=time_left(done, self.whole, now - self.began))
 
         try:
             yield tell
@@ -121,19 +137,33 @@ class Batch:
         say(f"error: {error}")
         self.failed.append({"source": source, "error": str(error)})
 
-    def readable(self, files: Sequence[tuple[Path, str]]) -> list[Input]:
-        """The files (with what to call each) that hold audio; what is wrong with the others is said."""
+    def readable(self, files: Sequence[tuple[Path, str]], part: Part) -> list[Input]:
+        """The files (with what to call each) that hold audio, in this part; what is wrong with the others is said."""
         from ..audio import files as audio
         from ..output.paths import Input
 
         found = []
         for path, label in files:
             try:
-                info = audio.probe(path)
-                found.append(Input(path, label, info.frames / info.rate if info.frames else None))
+                info = audio.probe(path, part)
+                found.append(Input(path, label, info.frames / info.rate if info.frames else None, info, part))
             except (DeepsepError, OSError, UnicodeError) as error:
                 self.fail(label, reason(error, path).replace(str(path), label))
         return found
+
+    def fitting(self, jobs: Sequence[Job], out: Output) -> list[Job]:
+        """The jobs whose tracks the format can hold; what is wrong with the others is said."""
+        from ..output.paths import check_format
+
+        fit = []
+        for job in jobs:
+            try:
+                if job.info:
+                    check_format(out, job.info)
+                fit.append(job)
+            except DeepsepError as error:
+                self.fail(job.label, str(error).replace(str(job.source), job.label))
+        return fit
 
     def run(self, jobs: Sequence[Job], model: Model, settings: Settings, out: Output) -> None:
         """Separate every track, the rest too when one fails. Raises typer.Exit on Ctrl-C."""
@@ -150,8 +180,9 @@ class Batch:
                     with progress.track(f"{number}/{len(jobs)} {name}" if len(jobs) > 1 else name) as tell:
                         try:
                             result = tracks.run(
-                                job, model, settings, out, on_progress=tell, on_done=self.done.append
-                            )
+                                job, model, settings, out, on_progress=partial(tell, ""), on_stage=tell,
+                                on_done=self.done.append,
+                            )  # fmt: skip
                         except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
                             self.fail(
                                 job.label, reason(error, job.source).replace(str(job.source), job.label)
@@ -160,8 +191,7 @@ class Batch:
                     if not self.quiet and not table:
                         say(summary(result))
         except KeyboardInterrupt:
-            left = len(jobs) - len(self.done) - len(self.failed)
-            say(f"interrupted: {len(self.done)} of {len(jobs)} tracks are done, {left} left nothing behind")
+            say(interruption(len(self.done), len(jobs)))
             if self.as_json:
                 self.tell_machine(model, interrupted=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -220,12 +250,30 @@ class Batch:
         Console(stderr=True).print(table)
 
 
-def so_far(seconds: float, length: float | None, took: float) -> str:
-    """How far a track is after `took` seconds of work."""
-    if not length or not seconds:
-        return f"{seconds:.0f} s done"
-    minutes, rest = divmod(round(took * max(0.0, length / seconds - 1)), 60)
-    return f"{100 * seconds / length:.0f} % of {length:.0f} s, {minutes}:{rest:02d} left"
+def interruption(done: int, jobs: int) -> str:
+    """What is left of a run that was interrupted."""
+    if jobs == 1:
+        return "interrupted: the track is done" if done else "interrupted: nothing was written"
+    return f"interrupted: {done} of {jobs} tracks are done; of the others nothing was written"
+
+
+def so_far(done: float, whole: float | None, took: float, stage: str = "") -> str:
+    """How far a track is after `took` seconds of work: seconds of its length, or the share of another stage."""
+    if not whole:
+        return f"{done:.0f} s done"
+    if stage:
+        return f"{stage}, {100 * done / whole:.0f} %"
+    left = time_left(done, whole, took)
+    return f"{100 * done / whole:.0f} % of {whole:.0f} s" + (f", {left} left" if left else "")
+
+
+def time_left(done: float, whole: float | None, took: float) -> str:
+    """The time left at the pace of what is done; "" while that is too little to tell, and at the end."""
+    if not whole or done < LEAST_SHARE * whole or took < LEAST_SECONDS or done >= whole:
+        return ""
+    minutes, seconds = divmod(round(took * (whole / done - 1)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def reason(error: BaseException, source: Path) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import os
+import re
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TextIO
 
 import typer
 
@@ -17,8 +21,12 @@ from ..progress import printable
 __all__ = [
     "INTERRUPTED",
     "as_usage",
+    "clock_seconds",
     "exit_on_signals",
+    "flush_stdout",
+    "interrupt_between_imports",
     "listed",
+    "open_closed_streams",
     "pairs",
     "refuse_idle",
     "say",
@@ -47,8 +55,45 @@ def as_usage(prefix: str = "") -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Write a line for people on stderr, made safe for a terminal; stdout is for machines."""
-    typer.echo(printable(line), err=True)
+    """Write a line for people on stderr, made safe for a terminal; stdout is for machines.
+
+    Where stderr takes nothing, on a full disk, nobody is told, and what the program does goes on.
+    """
+    try:
+        typer.echo(printable(line), err=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def flush_stdout() -> OSError | None:
+    """Write what is waiting for stdout; return what went wrong, after which stdout takes all and keeps nothing."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        discard(sys.stdout)
+        return error
+    return None
+
+
+def discard(stream: TextIO) -> None:
+    """Lead a stream nowhere, with what is still waiting for it."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        stream.flush()
+
+
+def open_closed_streams() -> None:
+    """Lead standard streams that were closed nowhere: the next file that is opened would be taken for one of them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdin = sys.stdin or open(0)
+    sys.stdout = sys.stdout or open(1, "w")
+    sys.stderr = sys.stderr or open(2, "w")
 
 
 def pairs(items: list[str], option: str) -> dict[str, str]:
@@ -60,6 +105,17 @@ def pairs(items: list[str], option: str) -> dict[str, str]:
             raise usage(f"{option} takes NAME=VALUE, got {item!r}")
         table[name] = value
     return table
+
+
+def clock_seconds(text: str | None, option: str) -> float | None:
+    """Read a time: seconds, m:ss or h:mm:ss, whose seconds may have decimals; None stays None."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:(?:(\d+):(?=\d\d:))?(\d+):(?=\d\d(?:\.|$)))?(\d+(?:\.\d*)?)", text.strip())
+    if match is None or len(text) > 20:
+        raise usage(f"{option} takes seconds, m:ss or h:mm:ss, got {text!r}")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def listed(names: str | None) -> list[str] | None:
@@ -109,6 +165,35 @@ def exit_on_signals() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def interrupt_between_imports() -> Iterator[None]:
+    """Let Ctrl-C wait until no module is being loaded: a library that is half there fails in ways of its own."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        above = frame
+        while above:
+            if above.f_code.co_filename.startswith("<frozen importlib"):
+                again = threading.Timer(0.05, _thread.interrupt_main)
+                again.daemon = True
+                again.start()
+                return
+            above = above.f_back
+        signal.default_int_handler(number, frame)
+
+    try:
+        signal.signal(signal.SIGINT, stop)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def evaluate(
 
     def tell(done: int, total: int, what: str) -> None:
         if not quiet:
-            say(f"[{done + 1}/{total}] {what}")
+            say(f"[{done + 1}/{total}] {what}" if done < total else what)
 
     results = api.evaluate(songs, priors=model, how=how, on_progress=tell)
     for note in results.notes:

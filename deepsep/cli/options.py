@@ -90,7 +90,9 @@ ThreadsOption = Annotated[
 SeedOption = Annotated[
     int,
     typer.Option(
-        **bounds(ranges.Seed), help="Same seed, same machine: same output.", rich_help_panel=RUNNING
+        **bounds(ranges.Seed),
+        help="Same seed, same machine: same output, but for rounding (1e-4 of full scale).",
+        rich_help_panel=RUNNING,
     ),
 ]
 QuietOption = Annotated[

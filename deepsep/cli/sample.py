@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,7 @@ from ..config import (
     ranges,
 )
 from ..errors import DeepsepError
+from .batch import Progress
 from .common import say, set_threads, usage
 from .fetch import fetch, pinned_name
 from .options import (
@@ -34,6 +37,7 @@ from .options import (
 
 __all__ = ["sample"]
 
+MOST_SECONDS = 120.0  # a draw is held whole, in 5 MB a second
 FORMATS = ("wav", "flac", "mp3", "ogg")
 
 
@@ -43,7 +47,7 @@ def sample(
         Path,
         typer.Option("--out", "-o", help="File to write: .wav, .flac, .mp3 or .ogg.", rich_help_panel=OUTPUT),
     ] = Path("sample.wav"),
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length.")] = SAMPLE_SECONDS,
+    seconds: Annotated[float, typer.Option(min=0.1, max=MOST_SECONDS, help="Length.")] = SAMPLE_SECONDS,
     temperature: Annotated[
         float,
         typer.Option(
@@ -89,10 +93,13 @@ def sample(
     from ..output.stems import Encoding, StemWriter
 
     set_threads(threads)
-    draw = api.sample_prior(
-        source, priors=found.folder, seconds=seconds, temperature=temperature, sigma=sigma, iterations=iterations,
-        seed=seed, device=device,
-    )  # fmt: skip
+    watched = sys.stderr.isatty() and not quiet
+    progress = Progress([None], live=watched, lines=not (watched or quiet))
+    with progress.bars, progress.track(str(out)) as tell:
+        draw = api.sample_prior(
+            source, priors=found.folder, seconds=seconds, temperature=temperature, sigma=sigma,
+            iterations=iterations, seed=seed, device=device, on_progress=partial(tell, "making up a phase"),
+        )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     made = f"deepsep {__version__}, a draw from the prior of {source}, seed {seed}; priors {place}"
     encoding = Encoding(format=kind, comment=made)

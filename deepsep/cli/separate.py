@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,9 +29,11 @@ from ..config import (
     fits_some_domain,
     ranges,
 )
+from ..errors import MissingExtra
 from .batch import Batch, from_stdin
 from .common import (
     as_usage,
+    clock_seconds,
     exit_on_signals,
     listed,
     pairs,
@@ -66,6 +69,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..audio.info import Part
     from ..output.paths import Input
 
 __all__ = ["separate"]
@@ -196,6 +200,13 @@ def separate(
     ] = BATCH_SIZE,
     device: DeviceOption = DEVICE,
     threads: ThreadsOption = None,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Where to start in the song: seconds, m:ss or h:mm:ss."),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Where to end; the stems are of that part alone.")
+    ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look in subfolders too.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -218,6 +229,7 @@ def separate(
         raise usage("--report needs the stems in files of their own; use another --format")
     if quiet and verbose:
         raise usage("--quiet and --verbose exclude each other")
+    part = part_of(start, end)
     replaced = pairs(prior, "--prior")
     typed = typed_options(context)
     check_idle(typed, format, bit_depth, draws)
@@ -234,41 +246,48 @@ def separate(
     if filename is not None:
         check_filename(filename, draws)
 
-    from .. import api
-    from ..inference.settings import choose_method
-    from ..output import paths
-    from ..spectral.uncertainty import check_pictures
-
     if uncertainty:
         check_pictures()
-    set_threads(threads)
+    from ..inference.settings import check_device, choose_method
+    from ..models import hub, offer
+    from ..output import paths
+
+    check_device(device)
     batch = Batch(quiet, as_json)
     with exit_on_signals(), silence_c_libraries(), from_stdin("-" in inputs) as piped:
-        found = gather(inputs, piped, batch, recursive=recursive, out=out)
+        found = gather(inputs, piped, batch, part, recursive=recursive, out=out)
         if not found:
             batch.finish(None)
             return
         base, others = pin(priors, replaced, offline=offline, quiet=quiet)
+        chosen = offer.choose(hub.resolve(base, offline=True), others, listed(sources))
+        if choose_method(method, init, has_encoder=chosen.encoder)[0] == "encoder":
+            check_method(typed, method)
+        output = paths.Output(
+            folder=out, stems=paths.output_stems(chosen.sources, listed(stems), two_stems), pattern=filename,
+            format=format, bit_depth=bit_depth, bitrate=bitrate, codec=codec, overwrite=overwrite,
+            draws=draws, uncertainty=uncertainty, report=report,
+        )  # fmt: skip
+        jobs = paths.plan(found, output, priors=slug(priors), skip_existing=skip_existing)
+        batch.skipped = len(found) - len(jobs)
+        jobs = batch.fitting(jobs, output)
+        if not jobs:
+            batch.finish(None)
+            return
+        from .. import api  # torch is loaded here: what can be refused has been
+
+        set_threads(threads)
         model = api.load_priors(base, others, sources=listed(sources), device=device, offline=offline)
         if len(model.sources) == 1 and not quiet:
             (only,) = model.sources
             say(
                 f"note: {only} alone is inferred, so all of the song is {only}; to write {only} only: --stems {only}"
             )
-        if choose_method(method, init, has_encoder=model.encoder is not None)[0] == "encoder":
-            check_method(typed, method)
         with as_usage():
             settings = api.settings_for(
                 model, method=method, init=init, sgld=options, draws=draws if draws > 1 else None,
                 uncertainty=uncertainty, seed=seed, batch_size=batch_size, device=device,
             )  # fmt: skip
-        output = paths.Output(
-            folder=out, stems=paths.output_stems(model.sources, listed(stems), two_stems), pattern=filename,
-            format=format, bit_depth=bit_depth, bitrate=bitrate, codec=codec, overwrite=overwrite,
-            draws=draws, uncertainty=uncertainty, report=report,
-        )  # fmt: skip
-        jobs = paths.plan(found, output, priors=slug(priors), skip_existing=skip_existing)
-        batch.skipped = len(found) - len(jobs)
         if verbose and not quiet:
             say(
                 f"{settings.method} on {settings.device}, {len(model.sources)} sources: "
@@ -278,7 +297,9 @@ def separate(
         batch.finish(model)
 
 
-def gather(inputs: list[str], piped: Path | None, batch: Batch, *, recursive: bool, out: Path) -> list[Input]:
+def gather(
+    inputs: list[str], piped: Path | None, batch: Batch, part: Part, *, recursive: bool, out: Path
+) -> list[Input]:
     """List the readable files among what was typed and piped, each once; `batch` is told of the others."""
     from ..output.inputs import expand_inputs
 
@@ -287,9 +308,28 @@ def gather(inputs: list[str], piped: Path | None, batch: Batch, *, recursive: bo
     for problem in problems:
         batch.fail(str(problem).partition(": ")[0], problem)
     return [
-        *batch.readable([(piped, "stdin")] if piped else []),
-        *batch.readable([(path, str(path)) for path in files]),
+        *batch.readable([(piped, "stdin")] if piped else [], part),
+        *batch.readable([(path, str(path)) for path in files], part),
     ]
+
+
+def part_of(start: str | None, end: str | None) -> Part:
+    """Read --start and --end; a usage mistake where nothing lies between them."""
+    from ..audio.info import Part
+
+    part = Part(clock_seconds(start, "--start") or 0.0, clock_seconds(end, "--end"))
+    if part.end is not None and part.end <= part.start:
+        raise usage(f"--end {end} is not after {f'--start {start}' if start else 'the start'}")
+    return part
+
+
+def check_pictures() -> None:
+    """Raise MissingExtra unless pictures can be drawn."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtra(
+            "the picture of --uncertainty needs matplotlib; run `pipx inject deepsep matplotlib` or "
+            '`pip install "deepsep[plot]"`'
+        )
 
 
 def check_filename(pattern: str, draws: int) -> None:

@@ -72,17 +72,24 @@ def train_encoder(
     objective: Annotated[
         Objective,
         typer.Option(
-            help="simulated (mixtures of solo recordings), elbo (the priors judge), or both.",
+            help="simulated (mixtures of solo recordings), elbo (the priors judge), both, or remix (simulated, and "
+            "songs taken apart and mixed anew).",
             rich_help_panel=TRAINING,
         ),
     ] = ENCODER.objective,
     mixtures: Annotated[
-        Path | None, typer.Option(help="Unlabelled songs for the ELBO.", rich_help_panel=TRAINING)
+        Path | None, typer.Option(help="Unlabelled songs for elbo, both or remix.", rich_help_panel=TRAINING)
     ] = None,
     elbo_weight: Annotated[
         float,
         typer.Option(**bounds(ranges.Weight), help="Weight of the ELBO in both.", rich_help_panel=TRAINING),
     ] = ENCODER.elbo_weight,
+    remix_weight: Annotated[
+        float,
+        typer.Option(
+            **bounds(ranges.Weight), help="Weight of mixed songs in remix.", rich_help_panel=TRAINING
+        ),
+    ] = ENCODER.remix_weight,
     set_share: Annotated[
         float,
         typer.Option(
@@ -161,7 +168,9 @@ def train_encoder(
     Example: deepsep train-encoder --priors mypriors/ data/
     """
     if mixtures is not None and objective == "simulated":
-        raise usage("--mixtures is for the ELBO; --objective simulated has none")
+        raise usage("--mixtures is for the ELBO and remix; --objective simulated has no use for it")
+    if mixtures is None and objective == "remix":
+        raise usage("--objective remix needs unlabelled songs; give --mixtures FOLDER")
     sizes = numbers(widths, "--widths", "8,16")
     with as_usage(f"--widths {widths}: "):
         shape = {"widths": sizes, "bottleneck": bottleneck, "deep": deep}
@@ -172,8 +181,8 @@ def train_encoder(
         raise usage(f"--frames must be a multiple of {unet.multiple}")
     training = training_of(
         EncoderTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
-        device=device, objective=objective, elbo_weight=elbo_weight, mixtures=mixtures, workers=workers,
-        set_share=set_share,
+        device=device, objective=objective, elbo_weight=elbo_weight, remix_weight=remix_weight, mixtures=mixtures,
+        workers=workers, set_share=set_share,
     )  # fmt: skip
     with training_display("encoder", quiet) as display:
         from ..models import folder

@@ -58,13 +58,16 @@ class PriorTraining(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderTraining(TrainConfig):
-    """The training of an amortized posterior, on simulated mixtures, by the ELBO, or both."""
+    """The training of an amortized posterior: simulated mixtures, the ELBO, or both, or songs that it mixes anew."""
 
     batch: BatchSize = 8
     lr: LearningRate = 1.5e-3
     objective: Objective = "both"
     elbo_weight: Weight = 0.1  # of the ELBO beside the loss on simulated mixtures
-    mixtures: Path | None = None  # unlabelled songs for the ELBO, in place of simulated mixtures
+    remix_weight: Weight = 0.5  # of songs mixed anew beside simulated mixtures
+    mixtures: Path | None = (
+        None  # unlabelled songs, for the ELBO in place of simulated mixtures, or to mix anew
+    )
     workers: Workers = 1  # processes that simulate mixtures
     draws: BatchSize = 2  # stretches of sound that the mixtures of a batch are made of
     set_share: Share = 0.25  # of simulated mixtures with a set of sources, where there are recordings of sets
@@ -73,7 +76,11 @@ class EncoderTraining(TrainConfig):
         TrainConfig.__post_init__(self)
         check_choice("objective", self.objective, Objective)
         if self.mixtures is not None and self.objective == "simulated":
-            raise DeepsepError("mixtures are for the ELBO; the objective simulated has none")
+            raise DeepsepError(
+                "mixtures are for the ELBO and to mix anew; the objective simulated has no use for them"
+            )
+        if self.mixtures is None and self.objective == "remix":
+            raise DeepsepError("the objective remix needs unlabelled songs; give mixtures")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -36,17 +36,19 @@ from .settings import Settings
 if TYPE_CHECKING:
     from .model import Model
 
-__all__ = ["Domain", "Examples", "Layout", "Separation", "Sound", "Task", "TaskRun", "Track"]
+__all__ = ["Domain", "Examples", "Layout", "OnPart", "Separation", "Sound", "Task", "TaskRun", "Track"]
 
 Samples = NDArray[np.float32]
+OnPart = Callable[[float], None]
 
 
 class Layout(NamedTuple):
-    """How a track is cut into windows, in frames: see `chunks`."""
+    """How a track of `total` frames is cut into windows: see `chunks`."""
 
     core: int
     context: int
     fade: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Separation:
     """A track, the model and the settings to separate it with, and what is wanted.
 
     Stem i sums the sources whose numbers are groups[i]. `spread` asks for the stems' standard deviation too.
+    `on_part` is called with the share of a batch of windows that is inferred.
     """
 
     track: Track
@@ -70,6 +73,7 @@ class Separation:
     settings: Settings
     groups: Sequence[Sequence[int]]
     spread: bool = False
+    on_part: OnPart | None = None
 
 
 class Examples(NamedTuple):
@@ -91,7 +95,8 @@ class Task(NamedTuple):
     """What networks train on: endless batches, a loss with figures to show, figures on held-out data.
 
     Figures of a stem are called by its number, as in "SDR 0". solos has each source's held-out x, where priors are
-    trained. calibrate finds the `AmortizedPosterior.spread` of an encoder, where a domain knows how.
+    trained. calibrate finds the `AmortizedPosterior.spread` of an encoder, where a domain knows how. teach gets the
+    network's running average, once and before the first loss, where that teaches the network.
     """
 
     batches: Iterator[Any]
@@ -99,6 +104,7 @@ class Task(NamedTuple):
     evaluate: Callable[[Any], Mapping[str, Tensor | float]]
     solos: Mapping[str, Tensor] = {}
     calibrate: Callable[[Any], Sequence[float]] | None = None
+    teach: Callable[[Any], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +189,10 @@ class Domain(Protocol):
         """The track's blocks -> frames (c, f, n), or samples (c, n), at the rate and level of the priors."""
 
     def infer(self, windows: Sequence[Window], separation: Separation) -> Sequence[Planes]:
-        """Estimates of each window, (s, k, ..., n), then, if `spread`, the stems' standard deviation (k, d, n)."""
+        """Estimates of each window, (s, k, ..., n).
+
+        Then, if `spread`, the stems' standard deviation (k, d, n) and the mixture's power in its bands (d, n).
+        """
 
     def synthesise(
         self, joined: Iterable[tuple[Tensor, Tensor]], mixture: Reader, separation: Separation
@@ -202,6 +211,7 @@ class Domain(Protocol):
         temperature: float,
         iterations: int,
         rng: torch.Generator,
+        on_part: OnPart | None = None,
     ) -> Sound:
         """A draw from a prior, made audible; not finite where the draw overflows."""
 

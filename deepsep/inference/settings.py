@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-
 from ..config import BATCH_SIZE, Init, Method, SgldConfig, SpectralSgldConfig, check_choice
 from ..errors import DeepsepError
 
-__all__ = ["Settings", "choose_method", "pick_device"]
+__all__ = ["Settings", "check_device", "choose_method", "pick_device"]
+
+DEVICES = ("cpu", "cuda", "mps")
 
 ChosenMethod = Literal["sgld", "encoder"]
 ChosenInit = Literal["mixture", "encoder"]
@@ -29,14 +29,23 @@ class Settings:
     draws: int = 1  # 1 is the point estimate; more are that many draws from the posterior
 
 
+def check_device(name: str) -> None:
+    """Raise DeepsepError for a name that is no device's."""
+    if name != "auto" and name.split(":")[0] not in DEVICES:
+        raise DeepsepError(
+            f"unknown device {name!r}; choose auto, {', '.join(DEVICES[:-1])} or {DEVICES[-1]}"
+        )
+
+
 def pick_device(name: str) -> str:
     """ "auto" -> cuda, mps or cpu. DeepsepError for a device that is not there."""
+    check_device(name)
+    import torch  # here: settings are looked at before anything heavy is loaded
+
     have = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return "cuda" if have["cuda"] else "mps" if have["mps"] else "cpu"
     kind = name.split(":")[0]
-    if kind not in have:
-        raise DeepsepError(f"unknown device {name!r}; choose auto, cpu, cuda or mps")
     if not have[kind]:
         raise DeepsepError(
             f"--device {name}: this PyTorch ({torch.__version__}) finds no {kind} device; use --device cpu"

@@ -104,9 +104,20 @@ def anneal(
             yield state, info
 
 
-def late_iterates(start: Tensor, posterior: Posterior, config: SgldConfig, noise: Noise) -> Iterator[Info]:
-    """The last `config.average` iterates of an annealed chain, from which its estimate is made."""
+def late_iterates(
+    start: Tensor,
+    posterior: Posterior,
+    config: SgldConfig,
+    noise: Noise,
+    on_part: Callable[[float], None] | None = None,
+) -> Iterator[Info]:
+    """The last `config.average` iterates of an annealed chain, from which its estimate is made.
+
+    `on_part` is called after each step with the share of the chain that is done.
+    """
     for state, info in anneal(start, posterior, config, noise):
+        if on_part:
+            on_part(state.step / (config.levels * config.steps))
         if state.step > config.burn_in:
             yield info
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..config import BUNDLED, SpectrumConfig, WaveformConfig, from_dict, is_number, is_whole, shorten, to_dict
+from ..config import BUNDLED, SpectrumConfig, WaveformConfig, from_dict, is_number, to_dict
 from ..errors import DeepsepError
 from ..flows.flow import Flow
 from ..inference.domain import Domain
@@ -30,6 +29,7 @@ from ..staging import StagedFiles
 from ..waveform.domain import WaveformDomain
 from . import files, hub
 from .card import UNSPECIFIED, clean
+from .offer import FORMAT, check_name, choose, read_config
 from .weights import load_weights
 
 __all__ = [
@@ -46,54 +46,9 @@ __all__ = [
     "set_licence",
 ]
 
-FORMAT = 1
-MOST_SOURCES = 64
 MOST_SPREAD = 100.0
 
 M = TypeVar("M", bound=nn.Module)
-
-
-def check_name(source: Any) -> str:
-    """A source's name must do as a file name and in a list: letters, digits, _ and -."""
-    fits = isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", source)
-    if not fits or source in ("encoder", "config"):
-        raise DeepsepError(
-            f"{shorten(source)!r} cannot name a source; use letters, digits, _ and - (such as vocals)"
-        )
-    return str(source)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read config.json and check its format. DeepsepError for one that is not of a priors folder."""
-    config = files.read_json(folder)
-    number = config.get("format")
-    if not is_whole(number) or number < 1:
-        raise DeepsepError(f"{folder}: not a priors folder, its config.json names no format")
-    if number > FORMAT:
-        raise DeepsepError(
-            f"{folder}: format {shorten(number)}, this deepsep reads up to {FORMAT}; upgrade deepsep"
-        )
-    for key, kind in (("sources", list), ("spectrum", dict), ("files", dict), ("priors", dict)):
-        if not isinstance(config.get(key), kind):
-            raise DeepsepError(f"{folder}: config.json has no valid {key!r}")
-    sources, encoder = config["sources"], config.get("encoder", {})
-    if not 1 <= len(sources) <= MOST_SOURCES or not isinstance(encoder, dict):
-        raise DeepsepError(
-            f"{folder}: config.json lists no sources, more than {MOST_SOURCES}, or an encoder that is no table"
-        )
-    for name in sources:
-        if not isinstance(config["priors"].get(check_name(name)), dict):
-            raise DeepsepError(f"{folder}: config.json says nothing about the prior of {name}")
-    made_for = encoder.get("sources", [])
-    if not isinstance(made_for, list) or not all(isinstance(name, str) for name in made_for):
-        raise DeepsepError(f"{folder}: config.json has an encoder whose sources are no names")
-    if len(set(sources)) < len(sources) or len(set(made_for)) < len(made_for):
-        raise DeepsepError(f"{folder}: config.json names a source twice")
-    domain = config.setdefault("domain", next(iter(DOMAINS)))
-    if not isinstance(domain, str) or domain not in DOMAINS:
-        known = " and ".join(DOMAINS)
-        raise DeepsepError(f"{folder}: priors of the domain {shorten(domain)!r}, this deepsep knows {known}")
-    return config
 
 
 def domain_of(config: Mapping[str, Any]) -> Domain:
@@ -211,15 +166,8 @@ def load_model(
     """
     replaced = dict(replaced or {})
     base = hub.resolve(priors, offline=offline, on_progress=on_progress)
-    offered = [*read_config(base.folder)["sources"], *replaced]
-    if sources is not None and not sources:
-        raise DeepsepError(f"no source is named; {base.name} has {', '.join(dict.fromkeys(offered))}")
-    names = list(dict.fromkeys(sources or offered))
-    if unknown := [name for name in names if name not in offered]:
-        known = ", ".join(dict.fromkeys(offered))
-        raise DeepsepError(f"unknown source {unknown[0]!r}; {base.name} has {known}")
-    own = [name for name in names if name not in replaced]
-    model = load(base.folder, sources=own or None, encoder=own == names)
+    names, own, has_encoder = choose(base, replaced, sources)
+    model = load(base.folder, sources=own or None, encoder=has_encoder)
     flows: dict[str, Mapping[str, Flow]] = dict.fromkeys(model.priors, model.priors)
     licences = dict(model.info.licences)
     origins = dict.fromkeys(own, base)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..audio.files import AUDIO_SUFFIXES
+from ..audio.files import AUDIO_SUFFIXES, is_stem_file
 from ..errors import DeepsepError
 from .paths import path_key
 
@@ -20,8 +20,8 @@ def expand_inputs(
     """The files that were typed: by name, as folders (their audio files), or as glob patterns.
 
     Each file comes once. `recursive` includes the folders' subfolders. Files in the folder `avoid` (that of
-    the outputs) count only when named themselves. Also returns one error for each folder or pattern that
-    holds no audio; whether a named file exists is left to whoever reads it.
+    the outputs) and stem files count only when named themselves. Also returns one error for each folder or
+    pattern that holds no audio; whether a named file exists is left to whoever reads it.
     """
     found: list[Path] = []
     problems: list[DeepsepError] = []
@@ -54,6 +54,7 @@ def find_in_folder(folder: Path, recursive: bool, avoid: Path | None) -> list[Pa
         p
         for p in sorted(folder.glob("**/*" if recursive else "*"))
         if p.suffix.lower() in AUDIO_SUFFIXES
+        and not is_stem_file(p)
         and not any(part.startswith(".") for part in p.relative_to(folder).parts)
         and not (outputs and os.path.abspath(p).startswith(outputs))
         and p.is_file()

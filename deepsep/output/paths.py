@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..audio.files import track_name
+from ..audio.info import WHOLE, AudioInfo, Part
 from ..config import BIT_DEPTH, CODEC, FORMAT, MP3_KBPS, BitDepth, Codec, Format
 from ..errors import DeepsepError
+from . import ni_stem, stems
 
 __all__ = [
     "PATTERN_KEYS",
     "Input",
     "Job",
     "Output",
+    "check_format",
     "check_pattern",
     "output_stems",
     "path_key",
@@ -72,11 +75,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file to separate, its name in messages, and its length in seconds where that is known."""
+    """A file to separate, and its name in messages.
+
+    Where they are known: its length in seconds and what it holds, both of the part of it that is wanted.
+    """
 
     path: Path
     label: str
     seconds: float | None = None
+    info: AudioInfo | None = None
+    part: Part = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,8 @@ class Job:
     extras: dict[str, Path] = field(default_factory=dict)
     label: str = ""
     seconds: float | None = None
+    info: AudioInfo | None = None
+    part: Part = WHOLE
 
 
 def output_stems(
@@ -166,7 +176,7 @@ def plan_job(item: Input, output: Output, priors: str) -> Job:
         if output.report if kind == "report" else output.uncertainty:
             extra = f"{shared}/{own}{name}" if shared else own + name
             extras |= plan_paths(item.path, output.folder, extra, [kind], ext, priors=priors)
-    return Job(item.path, targets, extras, item.label, item.seconds)
+    return Job(item.path, targets, extras, item.label, item.seconds, item.info, item.part)
 
 
 def plan_paths(
@@ -237,6 +247,17 @@ def check_folder(folder: Path) -> None:
         raise DeepsepError(f"{folder}: cannot be created, {nearest} is a file; choose another --out")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise DeepsepError(f"{folder}: {nearest} cannot be written; choose another --out")
+
+
+def check_format(output: Output, info: AudioInfo) -> None:
+    """Raise DeepsepError, with the track's path, unless the format can hold its rate and channels."""
+    try:
+        if output.format == "stem":
+            ni_stem.check(list(output.stems), info.channels, codec=output.codec)
+        else:
+            stems.check_format(output.format, info.rate, info.channels)
+    except DeepsepError as error:
+        raise DeepsepError(f"{info.path}: {error}") from None
 
 
 def path_key(path: Path) -> str:

@@ -146,12 +146,16 @@ class StemWriter(StagedWriter):
         """Encode the float files in `waiting` at their common gain, and remove each."""
         gain = shared_gain(self.spool.peak, LOSSY_PEAK if self.encoding.format in ("mp3", "ogg") else 1.0)
         self.gain_db = 20 * math.log10(gain)
+        done = 0
         for name, source in waiting.items():
             final = self.open_files({name: self.temporary[name]})
             try:
                 with sf.SoundFile(source) as file:
                     for block in read_all(file):
                         final.write((block * np.float32(gain))[None])
+                        done += block.shape[1]
+                        if self.on_part:
+                            self.on_part(done / (len(waiting) * self.spool.frames))
                 final.close()
             except sf.LibsndfileError as error:
                 raise DeepsepError(

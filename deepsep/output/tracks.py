@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..audio import files as audio
-from ..audio.info import AudioInfo, Samples
+from ..audio.info import WHOLE, AudioInfo, Part, Samples
 from ..audio.tags import Tags, read_tags
-from ..errors import DeepsepError
 from ..inference.domain import Separation
 from ..inference.model import Model
 from ..inference.settings import Settings
@@ -24,7 +24,7 @@ from ..separation import measure, separate_blocks
 from ..spectral import uncertainty
 from ..staging import StagedFiles, uninterrupted
 from . import ni_stem, stems
-from .paths import Job, Output
+from .paths import Job, Output, check_format
 from .writer import StagedWriter
 
 __all__ = ["TrackResult", "run", "used_settings"]
@@ -32,6 +32,9 @@ __all__ = ["TrackResult", "run", "used_settings"]
 KEPT_BYTES = 96 * 2**20  # of samples that are not decoded again: 4 1/2 minutes of stereo at 44.1 kHz
 
 OnProgress = Callable[[float], None]  # called with the seconds of the track that are done
+OnStage = Callable[
+    [str, float], None
+]  # called with what is done before or after that, and its share that is done
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,46 +65,58 @@ def run(
     *,
     on_progress: OnProgress | None = None,
     on_stems: Callable[[Samples], None] | None = None,
+    on_stage: OnStage | None = None,
     on_done: Callable[[TrackResult], None] | None = None,
 ) -> TrackResult:
     """Separate one track: a first pass for its length and loudness, a second for its stems.
 
     All outputs get their names together, at the very end. `on_progress` is called with the seconds of the track
-    that are done; `on_stems` with the stems (s, k, c, t) as they come; `on_done` with the result, as the outputs get
-    their names: no signal comes between.
+    that are separated; `on_stems` with the stems (s, k, c, t) as they come; `on_stage` as the track is read before
+    that, and as files and page are made after it; `on_done` with the result, as the outputs get their names: no signal
+    comes between.
     Raises DeepsepError as `audio.read_blocks` and the writers do; then nothing of this track is left behind.
     """
     began = time.monotonic()
-    info = audio.probe(job.source)
+    info = audio.probe(job.source, job.part)
     check_format(output, info)
     kept: list[Samples] = []
-    track = measure(keep(audio.read_blocks(job.source), kept), info.rate)
+    stage: OnStage = on_stage or (lambda name, share: None)
+    blocks = watched(keep(audio.read_part(info), kept), info, stage)
+    track = measure(blocks, info.rate)
     groups = [[model.sources.index(s) for s in members] for members in output.stems.values()]
     separation = Separation(track, model, settings, groups, spread=output.uncertainty)
     tags = read_tags(job.source)
     spread = None
     if output.uncertainty:
         spread = uncertainty.SpreadMap(model.domain.spectrum, info.rate, track.samples, list(output.stems))
-    done = 0
+
+    def tell(samples: int) -> None:
+        if on_progress:
+            on_progress(samples / info.rate)
+
+    tell(0)
     with StagedFiles({**job.paths, **job.extras}) as staged:
         with ExitStack() as stack:
             writers: list[StagedWriter] = []
-            comment = provenance(model, settings)
+            comment = provenance(model, settings, job.part)
             for opened in open_writers(job, output, info, track.samples, tags, comment, staged):
                 stack.push(opened)
                 writers.append(opened)
-            blocks = iter(kept) if kept else audio.read_blocks(job.source)
-            for stems_skct in separate_blocks(blocks, separation, on_spread=spread.add if spread else None):
+            again = iter(kept) if kept else audio.read_part(info)
+            for stems_skct in separate_blocks(
+                again, separation, on_spread=spread.add if spread else None, on_progress=tell
+            ):
                 by_writer = stems_skct.reshape(len(writers), -1, *stems_skct.shape[2:])
                 for writer, stems_kct in zip(writers, by_writer, strict=True):
                     writer.write(stems_kct)
                 if on_stems:
                     on_stems(stems_skct)
-                done += stems_skct.shape[-1]
-                if on_progress:
-                    on_progress(done / info.rate)
+            stage("writing files", 0.0)
+            for number, writer in enumerate(writers):
+                writer.on_part = part_of(number, len(writers), partial(stage, "writing files"))
         took = time.monotonic() - began
-        page = write_extras(job, staged, spread.result() if spread else None, model, settings, took)
+        found = spread.result() if spread else None
+        page = write_extras(job, staged, found, model, settings, took, partial(stage, "making the page"))
         notes = [note for writer in writers for note in writer.notes] + [page]
         result = TrackResult(
             job.label,
@@ -122,6 +137,20 @@ def run(
     return result
 
 
+def watched(blocks_ct: Iterable[Samples], info: AudioInfo, stage: OnStage) -> Iterator[Samples]:
+    """Give the blocks, and tell the share of the track that has been read, where its length is known."""
+    done = 0
+    for block in blocks_ct:
+        done += block.shape[1]
+        stage("reading", done / info.frames if info.frames else 0.0)
+        yield block
+
+
+def part_of(number: int, count: int, tell: Callable[[float], None]) -> Callable[[float], None]:
+    """What hears the share done of one part among several alike, and tells that of all."""
+    return lambda share: tell((number + share) / count)
+
+
 def keep(blocks_ct: Iterable[Samples], kept: list[Samples]) -> Iterator[Samples]:
     """Give the blocks, and leave all of them in `kept`, or none where they take more than `KEPT_BYTES`."""
     size = 0
@@ -132,17 +161,6 @@ def keep(blocks_ct: Iterable[Samples], kept: list[Samples]) -> Iterator[Samples]
         else:
             kept.clear()
         yield block
-
-
-def check_format(output: Output, info: AudioInfo) -> None:
-    """Raise DeepsepError, with the track's path, unless the format can hold its rate and channels."""
-    try:
-        if output.format == "stem":
-            ni_stem.check(list(output.stems), info.channels, codec=output.codec)
-        else:
-            stems.check_format(output.format, info.rate, info.channels)
-    except DeepsepError as error:
-        raise DeepsepError(f"{info.path}: {error}") from None
 
 
 def open_writers(
@@ -179,6 +197,7 @@ def write_extras(
     model: Model,
     settings: Settings,
     took: float,
+    on_part: Callable[[float], None],
 ) -> str:
     """Write the maps, the picture and the page that go with the stems, which wait in `staged`; return what to note."""
     title = audio.track_name(Path(job.label))
@@ -188,17 +207,19 @@ def write_extras(
     if "report" in job.extras:
         from .report.page import write_report
 
-        known = found.by_stem() if found else {}
+        known = found.heard() if found else {}
         return write_report(
             job.extras["report"],
             title=title,
             mix=job.source,
+            part=job.part,
             stems={name: staged.temporary[name] for name in job.paths},
             settings=used_settings(settings),
             priors=origins(model),
             uncertainty={n: known[n.rpartition("/")[2]] for n in job.paths} if found else None,
             seconds=took,
             staged=staged,
+            on_part=on_part,
         )
     return ""
 
@@ -211,7 +232,7 @@ def origins(model: Model) -> Mapping[str, Any]:
     }
 
 
-def provenance(model: Model, settings: Settings) -> str:
+def provenance(model: Model, settings: Settings, part: Part = WHOLE) -> str:
     """The comment in every output: what made it, from which priors, at which commit.
 
     Of a local folder only the name is given: outputs are passed on, and should not show the disk's folders.
@@ -223,7 +244,9 @@ def provenance(model: Model, settings: Settings) -> str:
         by_place.setdefault(place, []).append(source)
     whole = len(by_place) == 1
     priors = "; ".join(p if whole else f"{', '.join(names)}: {p}" for p, names in by_place.items())
-    return f"deepsep {__version__}, {settings.method}, seed {settings.seed}; priors {priors}"
+    end = "the end" if part.end is None else f"{part.end:g} s"
+    which = "" if part == WHOLE else f", {part.start:g} s to {end}"
+    return f"deepsep {__version__}, {settings.method}, seed {settings.seed}{which}; priors {priors}"
 
 
 def used_settings(settings: Settings) -> dict[str, Any]:

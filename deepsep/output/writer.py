@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -145,13 +145,14 @@ class StagedWriter:
     """Base of the writers of one track's stems: a context manager that leaves all of its files, or none.
 
     `gain_db` is the gain applied to all stems, at most 0 dB, and `notes` say what of the tags was left out; both are
-    known after `close`. A subclass sets `spool` and
+    known after `close`, during which `on_part` hears the share of `finish` that is done. A subclass sets `spool` and
     overrides `finish`. With `staged`, the files wait there, among others of the track, for whoever commits them all;
     without, `close` commits.
     """
 
     gain_db = 0.0
     is_open = True
+    on_part: Callable[[float], None] | None = None
     spool: StemSpool
 
     def __init__(self, targets: Mapping[str, Path], staged: StagedFiles | None) -> None:

@@ -90,13 +90,13 @@ def gather(folders: Sequence[Path]) -> list[tuple[Path, int]]:
 def fingerprint(files: Sequence[tuple[Path, int]], *extra: object) -> str:
     """A short hash of names, sizes and times, so that a cache made of other files is not taken for this one."""
     lines = [f"{p.resolve()} {p.stat().st_size} {p.stat().st_mtime_ns} {g}" for p, g in files]
-    return hashlib.sha256("\n".join([*lines, repr(extra)]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join([*lines, repr(extra)]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def contents(folders: Sequence[Path]) -> str:
     """A short hash of the recordings' names and sizes: the same after a move to another machine."""
     lines = sorted(f"{path.name} {path.stat().st_size}" for path, _ in gather(folders))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def cached(

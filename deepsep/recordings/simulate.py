@@ -28,13 +28,13 @@ def simulate_in_workers(
         Endless(make, seed), batch_size=None, num_workers=workers,
         prefetch_factor=4 if workers else None, multiprocessing_context="spawn" if workers else None,
     )  # fmt: skip
-    with interrupts_ignored():
+    with started_quietly():
         source = iter(loader)
     while True:
         try:
             drawn = list(islice(source, draws))
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise DeepsepError(
                 "a process that simulates mixtures was ended from outside; --workers 0 does without"
@@ -57,13 +57,22 @@ class Endless(IterableDataset[E], Generic[E]):
 
 
 @contextmanager
-def interrupts_ignored() -> Iterator[None]:
-    """Processes started within ignore Ctrl-C, which a terminal sends to all of them: this process ends them."""
+def started_quietly() -> Iterator[None]:
+    """Processes started within ignore Ctrl-C, which a terminal sends to all of them: this process ends them.
+
+    Nor does one that dies interrupt this process wherever it is, as DataLoader would have it: the next example says so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    kept = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, getattr(signal, "SIGCHLD", None))
+        if number
+    }
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if kept is None else kept)
+        for number, handler in kept.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -31,7 +31,7 @@ from ..config import (
 from ..errors import DeepsepError
 from ..flows.flow import Flow
 from ..inference import chunks
-from ..inference.domain import Examples, Layout, Separation, Sound, Task, TaskRun
+from ..inference.domain import Examples, Layout, OnPart, Separation, Sound, Task, TaskRun
 from ..inference.encoder import AmortizedPosterior
 from ..inference.model import Model
 from ..inference.settings import Settings
@@ -126,7 +126,7 @@ class SpectralDomain:
         frames = self.spectrum_of(separation).frames(separation.track.samples)
         number = max(1, round(frames / max(CORE, CONTEXTS * context)))
         core = -(-frames // (number * chunks.ALIGN)) * chunks.ALIGN
-        return Layout(core, context, fade)
+        return Layout(core, context, fade, frames)
 
     def spectrum_of(self, separation: Separation) -> Spectrum:
         """The STFT at the track's rate."""
@@ -179,6 +179,7 @@ class SpectralDomain:
         temperature: float,
         iterations: int,
         rng: torch.Generator,
+        on_part: OnPart | None = None,
     ) -> Sound:
         """See `Domain`: log band powers drawn, with a phase made up by Griffin and Lim's iterations."""
         spectrum = Spectrum(self.spectrum, device=str(rng.device))
@@ -187,7 +188,8 @@ class SpectralDomain:
         x_dn = flow.sample(1, total, sigma, rng, temperature)[0, :, EDGE : EDGE + frames]
         if not x_dn.isfinite().all():
             return Sound(x_dn[0], self.rate)
-        return Sound(sonify(x_dn, spectrum, samples, iterations=iterations, rng=rng), self.rate)
+        sound = sonify(x_dn, spectrum, samples, iterations=iterations, rng=rng, on_part=on_part)
+        return Sound(sound, self.rate)
 
     # training
 

@@ -16,7 +16,7 @@ from ..config import SpectralSgldConfig
 from ..flows.flow import Flow
 from ..inference import sgld
 from ..inference.chunks import Planes, Window
-from ..inference.domain import Separation
+from ..inference.domain import OnPart, Separation
 from ..inference.model import Model
 from ..inference.posterior import Posterior
 from ..inference.settings import Settings
@@ -46,12 +46,14 @@ class Inference:
     model: Model
     spectrum: Spectrum
     settings: Settings
+    on_part: OnPart | None = None
 
     @classmethod
     def of(cls, windows: Sequence[Window], separation: Separation, spectrum: Spectrum) -> Inference:
         """Analyse some windows of one length."""
         planes = torch.stack([stereo_power(w.frames_cfn, spectrum) for w in windows])
-        return cls(planes, [w.first for w in windows], separation.model, spectrum, separation.settings)
+        first = [w.first for w in windows]
+        return cls(planes, first, separation.model, spectrum, separation.settings, separation.on_part)
 
     @property
     def power_bdn(self) -> Tensor:
@@ -59,7 +61,10 @@ class Inference:
         return (self.planes_bcdn[:, 0] + self.planes_bcdn[:, 1]) / 2
 
     def estimates(self, groups: Sequence[Sequence[int]], *, spread: bool) -> Iterator[Planes]:
-        """Each window's gains (s, k, d, n), stem k the sum of the sources groups[k], then their spread (k, d, n)."""
+        """Each window's gains (s, k, d, n), stem k the sum of the sources groups[k].
+
+        Then, if `spread`, their standard deviation (k, d, n) and the mixture's power (d, n).
+        """
 
         def grouped(gains_bkdn: Tensor) -> Tensor:
             return torch.stack([gains_bkdn[:, list(group)].sum(1) for group in groups], 1)
@@ -82,7 +87,7 @@ class Inference:
             yield from ((gains,) for gains in drawn)
             return
         std = (square - mean.square()).clamp_min(0).sqrt() * self.spread_scale(groups, mean)
-        yield from zip(drawn, std, strict=True)
+        yield from zip(drawn, std, self.power_bdn, strict=True)
 
     def spread_scale(self, groups: Sequence[Sequence[int]], like: Tensor) -> Tensor:
         """The factor (k, 1, 1) of each stem's standard deviation: learnt for the encoder's draws, else 1."""
@@ -101,29 +106,39 @@ class Inference:
             return
         q = self.encode()
         mean = q.mean(self.power_bdn, self.spectrum)
-        for number in range(max(settings.draws, least)):
+        for number in range(count := max(settings.draws, least)):
             noise = sgld.window_noise(settings.seed, [number] * len(mean), self.first, mean)(0)
             yield number, q.draw(mean, noise, self.spectrum)
+            self.tell((number + 1) / count)
 
     def gains(self) -> Tensor:
         """The best estimate of the Wiener gains, (b, k, d, n): q's, or the average of all chains' late iterates."""
         if self.settings.method == "encoder":
-            return self.encoder_gains()
+            return self.encoder_gains(self.tell)
         total = torch.zeros(())
         for _, gains in self.chain_draws(self.settings.sgld.chains):
             total = total.to(gains) + gains
         return total / total.sum(1, keepdim=True)
 
-    def encode(self) -> BandPosterior:
+    def tell(self, share: float) -> None:
+        """Report the share of these windows that is done."""
+        if self.on_part:
+            self.on_part(share)
+
+    def encode(self, on_part: OnPart | None = None) -> BandPosterior:
         """Run the encoder: on a CPU a window at a time, which is as fast and holds less."""
         features = mixture_features(self.planes_bcdn, self.spectrum)
         rows = 1 if features.device.type == "cpu" else len(features)
-        found = [cast(UNet, self.model.encoder)(part) for part in torch.split(features, rows)]
+        found = []
+        for part in torch.split(features, rows):
+            found.append(cast(UNet, self.model.encoder)(part))
+            if on_part:
+                on_part(len(found) * rows / len(features))
         return BandPosterior(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
-    def encoder_gains(self) -> Tensor:
+    def encoder_gains(self, on_part: OnPart | None = None) -> Tensor:
         """Wiener gains (b, k, d, n) at the mode of q."""
-        return self.encode().log_gain.exp()
+        return self.encode(on_part).log_gain.exp()
 
     def initial_gains(self) -> Tensor:
         """Wiener gains (b, k, d, n) that a chain starts from: the encoder's, or those of the priors' mean spectra."""
@@ -150,7 +165,11 @@ class Inference:
         )
         for chain in range(chains):
             noise = sgld.window_noise(self.settings.seed, [chain] * len(start), self.first, start)
-            for info in sgld.late_iterates(start, posterior, config, noise):
+
+            def tell(share: float, chain: int = chain) -> None:
+                self.tell((chain + share) / chains)
+
+            for info in sgld.late_iterates(start, posterior, config, noise, tell):
                 gains = wiener_gains(info.denoised, spectrum, config.alpha)
                 yield chain, pooled(gains, initial, config.pool) if self.settings.init == "encoder" else gains
 

@@ -1,11 +1,11 @@
-"""Unlabelled songs: stretches of their band powers, for the ELBO.
+"""Stretches of unlabelled songs.
 
-Shape suffixes: d band, n frame.
+Shape suffixes: f STFT bin, d band, n frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..errors import DeepsepError
 from ..progress import Listener
 from ..recordings.files import file_rms, find_audio
 from .powers import SEGMENT
-from .spectrum import Spectrum, stereo_power
+from .spectrum import Spectrum
 
 __all__ = ["song_batches"]
 
@@ -32,9 +32,10 @@ def song_batches(
     frames: int,
     rng: torch.Generator,
 ) -> Iterator[Tensor]:
-    """Draw endless batches of stretches of songs: powers of left, right, mid, side, (batch, 4, d, frames).
+    """Draw endless batches of stretches of songs: STFTs of two channels, complex (batch, 2, f, frames).
 
-    Every song is read once before this returns; one that cannot be read is left out. DeepsepError if none is left.
+    The stretches of a batch are of different songs, where there are enough; each song is scaled to gated RMS 1. Every
+    song is read once before this returns; one that cannot be read is left out. DeepsepError if none is left.
     """
     found = find_audio(folder)
     loudness: dict[Path, float] = {}
@@ -52,26 +53,41 @@ def song_batches(
             listener.note(f"left out: {problem}")
     if not loudness:
         raise DeepsepError(f"{folder}: every song is silent or cannot be read")
-    return stretches(loudness, spectrum, batch, frames, rng)
+    return batches(loudness, spectrum, batch, frames, rng)
 
 
-def stretches(
-    loudness: dict[Path, float], spectrum: Spectrum, batch: int, frames: int, rng: torch.Generator
+def batches(
+    loudness: Mapping[Path, float], spectrum: Spectrum, batch: int, frames: int, rng: torch.Generator
 ) -> Iterator[Tensor]:
     """Draw the batches, from songs whose gated RMS is known."""
     random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
-    files = list(loudness)
+    order = random.permutation(len(loudness))
+    files = [list(loudness)[i] for i in order]
+    # as many songs at a time as a batch has stretches, each decoded once
+    songs = [stretches(files[i::batch] or files, loudness, spectrum, frames, random) for i in range(batch)]
+    while True:
+        yield spectrum.stft(torch.stack([next(song) for song in songs]))
+
+
+def stretches(
+    files: Sequence[Path],
+    loudness: Mapping[Path, float],
+    spectrum: Spectrum,
+    frames: int,
+    random: np.random.Generator,
+) -> Iterator[Tensor]:
+    """Draw endless stretches of two channels, (2, t), from one song after the other."""
     need = (frames + 3) * spectrum.hop
     while True:
         path = files[int(random.integers(len(files)))]
         rate = audio.probe(path).rate
-        # a song's blocks in order, so that it is decoded once
         for i, block in enumerate(audio.read_blocks(path, SEGMENT * rate)):
-            samples = resample(block[:2], rate, spectrum.rate) / loudness[path]
+            samples = resample(block[[0, -1]] if len(block) < 3 else block[:2], rate, spectrum.rate)
+            samples = samples / loudness[path]
             if samples.shape[1] < need:
                 if i:  # the rest of a song
                     continue
                 samples = np.stack([np.resize(channel, need) for channel in samples])
-            power = stereo_power(spectrum.stft(torch.from_numpy(samples)), spectrum)
-            starts = random.integers(0, power.shape[-1] - frames + 1, batch)
-            yield torch.stack([power[..., at : at + frames] for at in starts])
+            for _ in range(max(1, samples.shape[1] // (2 * need))):
+                at = int(random.integers(0, samples.shape[1] - need + 1))
+                yield torch.from_numpy(samples[:, at : at + need].astype(np.float32))

@@ -22,12 +22,13 @@ from ..recordings.banks import HELD_OUT, SampleBank
 from ..recordings.files import Folders, find_audio, set_members
 from ..recordings.simulate import simulate_in_workers
 from .calibration import best_gains, loud, spread_scale
-from .encoder import UNet, gain_spread, mixture_features
+from .encoder import BandPosterior, UNet, gain_spread, mixture_features
 from .infer import stationary_gains
 from .losses import contrast_loss, elbo, mixture_sdr, sleep_loss
 from .mixtures import Mixtures, SetBank, concatenate, simulate
+from .remix import remix
 from .songs import song_batches
-from .spectrum import Spectrum, spectrum_at
+from .spectrum import Spectrum, spectrum_at, stereo_power
 
 __all__ = ["contrast_task", "encoder_task"]
 
@@ -114,7 +115,8 @@ def held_out_mixtures(
 def encoder_task(
     model: Model, folders: Mapping[str, Folders], training: EncoderTraining, run: TaskRun
 ) -> Task:
-    """See `Domain.encoder_task`: simulated mixtures, the ELBO of mixtures or songs, or both."""
+    """See `Domain.encoder_task`: simulated mixtures, the ELBO of mixtures or songs, or both; or
+    simulated mixtures and songs mixed anew."""
     compute = run.compute
     config = model.domain.spectrum
     spectrum, here = (spectrum_at(config, config.rate, str(d)) for d in ("cpu", compute.device))
@@ -132,15 +134,28 @@ def encoder_task(
         )
     flows = list(model.priors.values())
 
+    teacher: list[UNet] = []
+
+    def posterior(encoder: UNet, mix_bcdn: Tensor) -> BandPosterior:
+        with compute.autocast():
+            q = encoder(mixture_features(mix_bcdn, here))
+        return BandPosterior(q.log_gain.float(), q.log_std.float())
+
     def loss(encoder: UNet, m: Mixtures, draws: Draws) -> tuple[Tensor, Figures]:
         value = m.total_bdn.new_zeros(())
         figures: Figures = {}
         if training.objective != "elbo":
-            with compute.autocast():
-                raw = encoder(mixture_features(m.mix_bcdn, here))
-            value, figures = sleep_loss(type(raw)(*(v.float() for v in raw)), m, here)
-        if training.objective != "simulated":
-            mix = next(songs).to(compute.device) if songs else m.mix_bcdn[:half]
+            value, figures = sleep_loss(posterior(encoder, m.mix_bcdn), m, here)
+        if songs and training.objective == "remix":
+            spectra = next(songs).to(compute.device)
+            with torch.no_grad():
+                taught = posterior(teacher[0], stereo_power(spectra, here))
+            mixed = remix(taught, spectra, here, draws)
+            beside, found = sleep_loss(posterior(encoder, mixed.mix_bcdn), mixed, here)
+            value = value + training.remix_weight * beside
+            figures["SDR of remixes"] = found["SDR"]
+        elif training.objective != "simulated":
+            mix = stereo_power(next(songs).to(compute.device), here) if songs else m.mix_bcdn[:half]
             bound, more = elbo(encoder, flows, mix, here, draws)
             value = value - (bound if training.objective == "elbo" else training.elbo_weight * bound)
             figures |= more
@@ -171,7 +186,7 @@ def encoder_task(
         truth = best_gains(test.cross_bpdn, test.total_bdn)
         return spread_scale(q.log_gain.exp(), std, truth, loud(test.total_bdn))
 
-    return Task(batches, loss, evaluate, calibrate=calibrate)
+    return Task(batches, loss, evaluate, calibrate=calibrate, teach=teacher.append)
 
 
 def contrast_task(

@@ -20,6 +20,7 @@ from ..inference.domain import TaskRun
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
+from .claim import claimed
 from .devices import computing, lead_first, quiet_unless_leading, start_or_resume
 from .former import former_of
 from .loop import Run, train
@@ -52,7 +53,8 @@ def contrast_priors(
         data: as in `train_encoder`.
         out: another folder, for the new priors.
         training: how long, at which rate, from which seed.
-        start, listener: as in `train_prior`.
+        start: as in `train_prior`.
+        listener: as in `train_prior`.
 
     Raises DeepsepError as `train_encoder` does, for priors of samples, and for a single prior.
 
@@ -86,7 +88,7 @@ def contrast_priors(
     if len(model.sources) < 2:
         raise DeepsepError(f"{priors}: has one prior; contrast takes two or more")
     known = folders.read_config(priors)["priors"]
-    with computing(training, listener) as compute:
+    with computing(training, listener) as compute, claimed(out, compute):
         checkpoint = out / "training" / "contrast.safetensors"
         start, listener = start_or_resume(start, checkpoint), quiet_unless_leading(listener, compute)
         model = model.to(str(compute.device))

@@ -22,6 +22,7 @@ from ..inference.encoder import AmortizedPosterior
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
 from ..recordings.files import Place, paths_of
+from .claim import claimed
 from .devices import computing, lead_first, quiet_unless_leading, start_or_resume
 from .former import former_of
 from .loop import Run, train
@@ -50,10 +51,12 @@ def train_encoder(
         network: the network's shape, by default that of the priors' domain.
         training: how long, at which rate, from which seed, and the objective: "simulated" (mixtures of independently
             drawn sources, which are known), "elbo" (thesis Eq. 13 under the fixed priors, sources never looked at)
-            or "both". Songs in `training.mixtures` take the simulated mixtures' place in the ELBO.
+            or "both". Songs in `training.mixtures` take the simulated mixtures' place in the ELBO; or with "remix"
+            they are taken apart by the encoder's average, added up anew and learnt from, beside simulated mixtures.
         init: an encoder whose weights to start from, such as `load_priors().encoder`; layers of other shapes than
             this one's start fresh.
-        start, listener: as in `train_prior`.
+        start: as in `train_prior`.
+        listener: as in `train_prior`.
 
     Raises DeepsepError as `train_prior` does, and for sources without recordings.
 
@@ -85,7 +88,7 @@ def train_encoder(
         copy_weights(init, encoder)
     identity: dict[str, Any] = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
     order = [*model.sources, *sorted(set(solos) - set(model.sources))]
-    with computing(training, listener) as compute:
+    with computing(training, listener) as compute, claimed(priors, compute):
         checkpoint = priors / "training" / "encoder.safetensors"
         start, listener = start_or_resume(start, checkpoint), quiet_unless_leading(listener, compute)
         remarks, before = prepare(priors, "encoder", identity, [solos[s] for s in order], start, listener)

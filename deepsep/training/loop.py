@@ -85,6 +85,8 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     learnt = run.resume
     if run.resume:
         step, spent = load_checkpoint(run.checkpoint, run.identity, state)
+    if task.teach:
+        task.teach(average)
     for module in model.modules():
         if isinstance(module, WaveNet):
             module.dtype = compute.dtype

@@ -15,9 +15,10 @@ from ..inference.domain import Domain, Task
 from ..inference.draws import Draws
 from ..inference.losses import Figures, prior_loss
 from ..models import folder as folders
-from ..progress import Listener, Status, TrainResult
+from ..progress import Listener, Status, TrainResult, printable
 from ..recordings.files import Place, paths_of
 from ..spectral.domain import SpectralDomain
+from .claim import claimed
 from .devices import computing, lead_first, quiet_unless_leading, start_or_resume
 from .former import former_of
 from .loop import Run, train
@@ -85,7 +86,7 @@ def train_prior(
     folders.check_name(source)
     domain.check_training(training, flow)
     folders.check_domain(out, domain)
-    with computing(training, listener) as compute:
+    with computing(training, listener) as compute, claimed(out, compute):
         checkpoint = out / "training" / f"{source}.safetensors"
         start, listener = start_or_resume(start, checkpoint), quiet_unless_leading(listener, compute)
         rng = torch.Generator().manual_seed(training.seed + compute.part)
@@ -113,7 +114,10 @@ def train_prior(
         def save(average: Flow, status: Status) -> None:
             about = {
                 "licence": licence,
-                "data": {"hours": round(examples.hours, 3), "folders": [p.name for p in recordings]},
+                "data": {
+                    "hours": round(examples.hours, 3),
+                    "folders": [printable(p.name) for p in recordings],
+                },
                 "training": describe(training, status.step, score_weight=training.score_weight),
                 "held_out": round_figures(status.held_out),
             }

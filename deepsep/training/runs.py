@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -36,11 +35,10 @@ __all__ = [
 def prepare(
     out: Path, name: str, identity: dict[str, Any], data: Sequence[Folders], start: Start, listener: Listener
 ) -> tuple[dict[str, str], int]:
-    """Check that a run can write to `out` and may replace what is there.
+    """Check that a run may replace what is in `out`.
 
     Returns what the checkpoint is to remember of the recordings, and the steps of a run that is resumed. Raises
-    DeepsepError for folders without audio, a training that is there already, a checkpoint of another identity or a
-    folder that cannot be written.
+    DeepsepError for folders without audio, a training that is there already, or a checkpoint of another identity.
     """
     check_choice("start", start, Start)
     checkpoint = out / "training" / f"{name}.safetensors"
@@ -57,14 +55,6 @@ def prepare(
         raise DeepsepError(
             f"{out}: {name} has been trained there; --resume goes on with it, --overwrite starts afresh"
         )
-    try:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (out, checkpoint.parent):
-            tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise DeepsepError(
-            f"{out}: cannot be written to ({error.strerror}); choose another folder"
-        ) from error
     return remarks, before
 
 

@@ -32,7 +32,7 @@ from ..config import (
 from ..errors import DeepsepError
 from ..flows.flow import Flow
 from ..inference import chunks
-from ..inference.domain import Examples, Layout, Separation, Sound, Task, TaskRun
+from ..inference.domain import Examples, Layout, OnPart, Separation, Sound, Task, TaskRun
 from ..inference.encoder import AmortizedPosterior
 from ..inference.mixture import project
 from ..inference.model import Model
@@ -116,7 +116,9 @@ class WaveformDomain:
     def layout(self, separation: Separation) -> Layout:
         """See `Domain`: windows as long as the priors were trained on, fading over their whole context."""
         context = self.waveform.window // 8
-        return Layout(self.waveform.window - 2 * context, context, context)
+        track = separation.track
+        total = -(-track.samples * self.rate // track.rate)
+        return Layout(self.waveform.window - 2 * context, context, context, total)
 
     def gain(self, separation: Separation) -> float:
         """What a track is divided by to have the level of the priors."""
@@ -140,11 +142,16 @@ class WaveformDomain:
         spans = [(max(0, -window.first), window.end) for window in windows]
         shape = (settings.draws, len(model.sources))
         stems = [w.frames_cfn.new_zeros(*shape, *w.frames_cfn.shape) for w in windows]
-        for start, end in set(spans):
+        for number, (start, end) in enumerate(kinds := sorted(set(spans))):
+
+            def tell(share: float, number: int = number) -> None:
+                if separation.on_part:
+                    separation.on_part((number + share) / len(kinds))
+
             own = [i for i, span in enumerate(spans) if span == (start, end)]
             rows = torch.cat([windows[i].frames_cfn[:, start:end] for i in own])
             first = [windows[i].first + start for i in own for _ in windows[i].frames_cfn]
-            found = separate_samples(rows, model, settings, first=first)
+            found = separate_samples(rows, model, settings, first=first, on_part=tell)
             for i, part_cskt in zip(own, found.chunk(len(own)), strict=True):
                 stems[i][..., start:end] = part_cskt.permute(1, 2, 0, 3)
         return [(stem,) for stem in stems]
@@ -177,6 +184,7 @@ class WaveformDomain:
         temperature: float,
         iterations: int,
         rng: torch.Generator,
+        on_part: OnPart | None = None,
     ) -> Sound:
         """See `Domain`: the draw itself; samples need no phase made up, so `iterations` has nothing to do."""
         total = -(-samples // flow.config.multiple) * flow.config.multiple
@@ -190,6 +198,8 @@ class WaveformDomain:
             raise DeepsepError(
                 "examples of samples are as long as the waveform's window; leave the frames out"
             )
+        if isinstance(training, EncoderTraining) and training.objective == "remix":
+            raise DeepsepError("the objective remix is for priors of bands")
         if network is not None and self.waveform.window % network.multiple:
             raise DeepsepError(
                 f"the window of the waveform must be a multiple of {network.multiple} samples, the network's squeeze"

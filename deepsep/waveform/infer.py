@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..config import WaveformSgldConfig
 from ..inference import sgld
+from ..inference.domain import OnPart
 from ..inference.mixture import project
 from ..inference.model import Model
 from ..inference.posterior import Posterior
@@ -28,17 +29,25 @@ __all__ = ["likeliest", "separate_samples"]
 
 @torch.no_grad()
 def separate_samples(
-    mix_bt: Tensor, model: Model, settings: Settings, *, first: Sequence[int] | None = None
+    mix_bt: Tensor,
+    model: Model,
+    settings: Settings,
+    *,
+    first: Sequence[int] | None = None,
+    on_part: OnPart | None = None,
 ) -> Tensor:
     """Stems (b, s, k, t) of mono mixtures (b, t) at the priors' rate and level; every draw sums to its mixture.
 
     With SGLD the best of its chains, by log p(s_1) + ... + log p(s_K) at the last noise level; several draws are a
-    chain each. `first` has the number of each mixture's first sample in its track.
+    chain each. `first` has the number of each mixture's first sample in its track; `on_part` hears the share that is
+    done.
     """
     b, t = mix_bt.shape
     padded = torch.nn.functional.pad(mix_bt, (0, -t % multiple_of(model)))[:, None]
-    infer = encoder_stems if settings.method == "encoder" else sgld_stems
-    return infer(padded, first or [0] * b, model, settings)[..., :t]
+    starts = first or [0] * b
+    if settings.method == "encoder":
+        return encoder_stems(padded, starts, model, settings)[..., :t]
+    return sgld_stems(padded, starts, model, settings, on_part)[..., :t]
 
 
 def multiple_of(model: Model) -> int:
@@ -67,7 +76,9 @@ def encoder_stems(mix_b1t: Tensor, first: Sequence[int], model: Model, settings:
     return torch.cat(draws, 2).transpose(1, 2)
 
 
-def sgld_stems(mix_b1t: Tensor, first: Sequence[int], model: Model, settings: Settings) -> Tensor:
+def sgld_stems(
+    mix_b1t: Tensor, first: Sequence[int], model: Model, settings: Settings, on_part: OnPart | None
+) -> Tensor:
     """Annealed Langevin on samples, all chains at once, at noise levels that the priors know: (b, s, k, t)."""
     config = within_range(cast(WaveformSgldConfig, settings.sgld), model)
     b, k, t = len(mix_b1t), len(model.sources), mix_b1t.shape[-1]
@@ -81,7 +92,7 @@ def sgld_stems(mix_b1t: Tensor, first: Sequence[int], model: Model, settings: Se
     posterior = Posterior(priors, SumLikelihood(mixes, config.gamma), config.likelihood, config.denoise)
     rows = [(chain, at) for at in first for chain in range(chains)]
     noise = sgld.window_noise(settings.seed, [chain for chain, _ in rows], [at for _, at in rows], start)
-    late = [info.denoised for info in sgld.late_iterates(start, posterior, config, noise)]
+    late = [info.denoised for info in sgld.late_iterates(start, posterior, config, noise, on_part)]
     stems = project(sum(late, start=torch.zeros_like(start)) / len(late), mixes)
     by_chain = stems.reshape(b, chains, k, t)
     if settings.draws > 1 or chains == 1:

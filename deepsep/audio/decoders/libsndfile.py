@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ def probe(path: Path) -> AudioInfo | None:
     if path.suffix.lower() == ".raw":
         return None  # soundfile would ask for the rate, which such a file does not state
     try:
-        with sf.SoundFile(path) as sound:
+        with sf.SoundFile(name_of(path)) as sound:
             return AudioInfo(
                 path=path,
                 rate=sound.samplerate,
@@ -39,6 +40,11 @@ def probe(path: Path) -> AudioInfo | None:
             )
     except sf.LibsndfileError:
         return None
+
+
+def name_of(path: Path) -> Path | bytes:
+    """A name as soundfile opens it, which encodes text strictly: names need not be UTF-8 everywhere."""
+    return os.fsencode(path) if os.name == "posix" else path
 
 
 def states_length(info: AudioInfo) -> bool:
@@ -90,11 +96,12 @@ def read_all(sound: sf.SoundFile) -> Iterator[Samples]:
         yield block.T
 
 
-def decode(info: AudioInfo) -> Iterator[Samples]:
-    """Yield blocks of shape (c, t). Raises DeepsepError where the file is damaged."""
-    done = 0
+def decode(info: AudioInfo, done: int = 0) -> Iterator[Samples]:
+    """Yield blocks of shape (c, t), from sample `done` on. Raises DeepsepError where the file is damaged."""
     try:
-        with sf.SoundFile(info.path) as sound:
+        with sf.SoundFile(name_of(info.path)) as sound:
+            if done:
+                sound.seek(done)
             for block in read_all(sound):
                 done += block.shape[1]
                 yield block

@@ -49,6 +49,8 @@ def probe(path: Path, stream: int = 0) -> AudioInfo | None:
             if len(container.streams.audio) <= stream:
                 return None
             found: Any = container.streams.audio[stream]
+            if found.codec_context is None:  # a codec nobody knows; PyAV 17.1 crashes on decoding it
+                return None
             # The codec's own rate is wrong for HE-AAC until a frame has been decoded.
             frame = next(decode_frames(container, found), None)
             if frame is None:

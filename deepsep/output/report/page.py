@@ -11,7 +11,7 @@ import base64
 import hashlib
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from html import escape
 from pathlib import Path
@@ -22,7 +22,7 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from ...audio.files import probe
-from ...audio.info import AudioInfo
+from ...audio.info import WHOLE, AudioInfo, Part
 from ...errors import DeepsepError
 from ...staging import StagedFiles
 from . import sound
@@ -41,9 +41,11 @@ def write_report(
     stems: Mapping[str, Path],
     settings: Mapping[str, object],
     priors: Mapping[str, object],
+    part: Part = WHOLE,
     uncertainty: Mapping[str, NDArray[Any]] | None = None,
     seconds: float | None = None,
     staged: StagedFiles | None = None,
+    on_part: Callable[[float], None] | None = None,
 ) -> str:
     """Write the page of one separated track; an existing one is replaced only when the new one is complete.
 
@@ -52,7 +54,7 @@ def write_report(
     Args:
         path: the page, an .html file; missing folders are created.
         title: the heading, usually the track's name.
-        mix: the file that was separated.
+        mix: the file that was separated, or of which a `part` was.
         stems: name -> file, in the order of the page; of several separations "sample-1/vocals" and so on, of which
             the page plays one at a time. Any rate and channel count that can be read; more than two channels are
             folded to stereo on the page.
@@ -62,6 +64,7 @@ def write_report(
             evenly over the whole track. Finite, 0 is certain; all stems are drawn on one scale.
         seconds: how long the separation took.
         staged: where the page waits, among the track's other files; by default it is a unit of its own.
+        on_part: called with the share of the page's sound that is made.
 
     Raises DeepsepError when a file cannot be read or the page cannot be written, ValueError for uncertainty
     of another shape, of another value or of something that is not a stem.
@@ -73,7 +76,7 @@ def write_report(
     if "MP3" not in sf.available_formats():
         raise DeepsepError("the report needs mp3, which this libsndfile cannot write; install libsndfile 1.1")
     labels = labels_of(stems)
-    infos = [probe(mix), *(probe(path) for path in stems.values())]
+    infos = [probe(mix, part), *(probe(path) for path in stems.values())]
     rate = sound.page_rate(infos[0].rate)
     kbps = sound.choose_bitrate(infos)
 
@@ -82,7 +85,14 @@ def write_report(
         target = waiting.temporary_of(path)
         try:
             with waiting.scratch(target.parent).open("w+b") as sounds, target.open("wb") as page:
-                heard = [sound.embed(info, rate, kbps, index, sounds) for index, info in enumerate(infos)]
+                heard = []
+                for index, info in enumerate(infos):
+
+                    def tell(share: float, index: int = index) -> None:
+                        if on_part:
+                            on_part((index + share) / len(infos))
+
+                    heard.append(sound.embed(info, rate, kbps, index, sounds, tell))
                 tracks = [Track(label, picture) for label, (picture, _) in zip(labels, heard, strict=True)]
                 head, tail = render(tracks, infos[0], rate, title, settings, priors, uncertainty, seconds)
                 page.write(head)

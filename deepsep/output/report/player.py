@@ -208,6 +208,7 @@ def legend(scale: float | None) -> str:
     text = f"Waveforms share one scale, and so do spectrograms ({limits})."
     if scale is not None:
         text += (
-            f" The strip below a spectrogram is how unsure the stem is: faintest 0, strongest {scale:.3g}."
+            " The strip below a spectrogram is how unsure the stem is, where the song is loud: "
+            f"faintest 0, strongest {scale:.3g}."
         )
     return escape(text)

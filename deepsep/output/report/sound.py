@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 import soundfile as sf
 
-from ...audio.files import read_blocks
+from ...audio.files import read_part
 from ...audio.info import AudioInfo, Samples
 from ...audio.resampling import resample_blocks
 from ...errors import DeepsepError
@@ -55,16 +55,19 @@ def choose_bitrate(infos: Iterable[AudioInfo]) -> int:
     return next(kbps for kbps, limit in BITRATES if kbps * bytes_per_kbps <= limit)
 
 
-def embed(info: AudioInfo, page_rate: int, kbps: int, track: int, page: IO[bytes]) -> tuple[Picture, bool]:
+def embed(
+    info: AudioInfo, page_rate: int, kbps: int, track: int, page: IO[bytes], on_part: Callable[[float], None]
+) -> tuple[Picture, bool]:
     """Append the pieces of a file to `page`, in one pass over the file; return its picture, and whether it is clipped.
 
-    `track` is its number on the page. Samples beyond `CEILING` are clipped. Raises DeepsepError as `read_blocks` does.
+    `track` is its number on the page; `on_part` hears the share of the file that is done. Samples beyond `CEILING` are
+    clipped. Raises DeepsepError as `read_blocks` does.
     """
     overview, clipped = Overview(page_rate), False
 
     def fold() -> Iterator[Samples]:
         nonlocal clipped
-        for block in read_blocks(info.path):
+        for block in read_part(info):
             clipped = clipped or bool(np.abs(block).max() > CEILING)
             yield fold_to_stereo(clip(block))
 
@@ -74,6 +77,8 @@ def embed(info: AudioInfo, page_rate: int, kbps: int, track: int, page: IO[bytes
         page.write(b'<script type="text/plain" id="sound-%d-%d">' % (track, index))
         page.write(base64.b64encode(mp3))
         page.write(b"</script>\n")
+        if info.frames:
+            on_part(min(1.0, (index + 1) * PIECE_SECONDS * info.rate / info.frames))
     return overview.picture(), clipped
 
 

@@ -1,0 +1,30 @@
+# docker build -t deepsep .                                                       without a graphics card
+# docker build -t deepsep --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 .      for NVIDIA cards
+# docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/music" deepsep separate song.mp3 -o stems/
+FROM python:3.12-slim
+
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+# Debian keeps one version of ffmpeg for each of its releases, and only that
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ffmpeg \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 1000 deepsep
+
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY deepsep ./deepsep
+# what versions there may be is said in pyproject.toml
+# hadolint ignore=DL3013
+RUN pip install --no-cache-dir torch --index-url "$TORCH_INDEX" \
+    && pip install --no-cache-dir ".[tags,plot]" \
+    && rm -rf /src
+
+# --user may be anybody, who has no home here
+ENV HOME=/tmp \
+    HF_HOME=/tmp/huggingface
+USER 1000
+WORKDIR /music
+ENTRYPOINT ["deepsep"]
+CMD ["--help"]
