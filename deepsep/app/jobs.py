@@ -207,7 +207,7 @@ class Jobs:
             since, first = live.setdefault(
                 "first", (now, done)
             )  # the first part took longer: the song was read
-            if now > since:
+            if done > first:
                 live["left"] = (now - since) * (song.seconds - done) / (done - first)
         elif kind == "ready":
             live["ready"] = event["ready"]
