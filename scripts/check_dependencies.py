@@ -53,9 +53,9 @@ def findings(installed: Mapping[str, str]) -> list[str]:
 
 def main() -> int:
     """Look at this environment; return 1 for a finding."""
-    installed = {
-        canonicalize_name(d.metadata["Name"]): d.version for d in distributions() if d.metadata["Name"]
-    }
+    installed: dict[str, str] = {}
+    for package in distributions():
+        installed[canonicalize_name(package.metadata["Name"] or "")] = package.version
     lines = findings(installed)
     print("\n".join(lines) or f"none of {len(BAD)} known vulnerabilities in {len(installed)} packages")
     return 1 if lines else 0
