@@ -165,7 +165,8 @@ class Batch:
                     if not isinstance(result, str) and result and result.batch_size:
                         settings = replace(settings, batch_size=result.batch_size)
         except KeyboardInterrupt:
-            raise self.interrupted(len(jobs), model) from None
+            left = len(jobs) - len(self.done) - len(self.failed) - self.taken
+            raise self.interrupted(len(jobs), model, f"{left} left nothing behind") from None
         if table:
             self.show_table()
 
@@ -187,10 +188,9 @@ class Batch:
         elif not self.quiet and not table:
             say(summary(result))
 
-    def interrupted(self, tracks: int, model: Model | None) -> typer.Exit:
-        """Say how many tracks are done when a person stops the run. Raise the result."""
-        left = tracks - len(self.done) - len(self.failed) - self.taken
-        say(f"interrupted: {len(self.done)} of {tracks} tracks are done, {left} left nothing behind")
+    def interrupted(self, tracks: int, model: Model | None, rest: str) -> typer.Exit:
+        """Say how many tracks are done when a person stops the run, and what of the rest. Raise the result."""
+        say(f"interrupted: {len(self.done)} of {tracks} tracks are done, {rest}")
         if self.as_json:
             self.tell_machine(model, interrupted=True)
         return typer.Exit(INTERRUPTED)
