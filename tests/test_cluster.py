@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -219,6 +220,15 @@ def test_without_ray_the_extra_is_named(deepsep, priors, monkeypatch):
     record(Path("a.wav"))
     line = deepsep.bad("separate", "a.wav", "--priors", priors, "-o", "out", "--ray", "-q")
     assert 'pip install "deepsep[ray]"' in line
+
+
+def test_a_cluster_that_is_not_there_is_a_line(deepsep, priors, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__spec__="found"))
+    record(Path("a.wav"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    words = ("separate", "a.wav", "--priors", priors, "-o", "out", "--ray", f"127.0.0.1:{port}", "-q")
+    assert f"--ray 127.0.0.1:{port}: no cluster can be reached" in deepsep.bad(*words)
 
 
 # --- a real cluster, on this machine

@@ -136,7 +136,7 @@ class Batch:
                     if not isinstance(result, str) and result and result.batch_size:
                         settings = replace(settings, batch_size=result.batch_size)
         except KeyboardInterrupt:
-            raise self.interrupted(len(jobs), model) from None
+            raise self.interrupted(interruption(len(self.done), len(jobs) - self.taken), model) from None
         if table:
             self.show_table()
 
@@ -157,9 +157,9 @@ class Batch:
         elif not self.quiet and not table:
             say(summary(result))
 
-    def interrupted(self, tracks: int, model: Model | None) -> typer.Exit:
-        """Say how many tracks are done when a person stops the run. Raise the result."""
-        say(interruption(len(self.done), tracks - self.taken))
+    def interrupted(self, line: str, model: Model | None) -> typer.Exit:
+        """Say what became of the tracks when a person stops the run. Raise the result."""
+        say(line)
         if self.as_json:
             self.tell_machine(model, interrupted=True)
         return typer.Exit(INTERRUPTED)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import time
 from collections import deque
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Order", "absolute", "run_on_ray"]
 
+REACH = 10  # seconds until a cluster that does not answer is not there
 TRIES = 3  # of a track whose workers die, and of workers that die before they are ready
 
 
@@ -98,6 +100,9 @@ def connected(address: str) -> Iterator[Any]:
     import ray
 
     try:
+        host, colon, port = address.rpartition(":")
+        if colon and "://" not in address:  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), REACH).close()
         ray.init(address or None, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
         why = str(error).strip().partition("\n")[0].rstrip(".")
@@ -120,7 +125,8 @@ def run_on_ray(batch: Batch, jobs: Sequence[Job], model: Model, order: Order, ad
         with connected(address) as ray:
             Pool(ray, batch, jobs, order).run()
     except KeyboardInterrupt:
-        raise batch.interrupted(len(jobs), model) from None
+        line = f"interrupted: {len(batch.done)} of {len(jobs)} tracks are done; the same command again does the others"
+        raise batch.interrupted(line, model) from None
 
 
 class Pool:
