@@ -95,6 +95,7 @@ def page(browser, server):
         "Emulation.setDeviceMetricsOverride",
         {"width": 1200, "height": 900, "deviceScaleFactor": 1, "mobile": False},
     )
+    assert server.process.poll() is None, server.process.stderr.read()
     browser.get("about:blank")
     browser.get(server.address)
     browser.execute_script("localStorage.clear()")
