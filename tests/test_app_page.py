@@ -98,6 +98,7 @@ def page(browser, server):
     if server.process.poll() is not None:
         server.start()  # one that a test has started ended with that test
     browser.get("about:blank")
+    browser.get_log("browser")  # of a page whose server has ended
     browser.get(server.address)
     browser.execute_script("localStorage.clear()")
     browser.refresh()
