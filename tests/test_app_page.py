@@ -95,7 +95,10 @@ def page(browser, server):
         "Emulation.setDeviceMetricsOverride",
         {"width": 1200, "height": 900, "deviceScaleFactor": 1, "mobile": False},
     )
+    if server.process.poll() is not None:
+        server.start()  # one that a test has started ended with that test
     browser.get("about:blank")
+    browser.get_log("browser")  # of a page whose server has ended
     browser.get(server.address)
     browser.execute_script("localStorage.clear()")
     browser.refresh()
