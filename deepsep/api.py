@@ -25,6 +25,7 @@ from .config import (
     SAMPLE_SECONDS,
     SAMPLE_TEMPERATURE,
     SEED,
+    BatchSize,
     Init,
     Method,
     SgldConfig,
@@ -33,7 +34,7 @@ from .config import (
 from .errors import DeepsepError
 from .inference.domain import Separation
 from .inference.model import Model
-from .inference.settings import Settings, choose_method, pick_device
+from .inference.settings import Settings, choose_method, pick_batch_size, pick_device
 from .models import folder as folders
 from .models import hub
 from .recordings.files import Place, paths_of
@@ -106,15 +107,13 @@ def settings_for(
     draws: int | None = None,
     uncertainty: bool = False,
     seed: int = SEED,
-    batch_size: int = BATCH_SIZE,
+    batch_size: BatchSize = BATCH_SIZE,
     device: str = DEVICE,
 ) -> Settings:
     """Settle what "auto" and a missing `sgld` mean for a model; see `separate` for the arguments.
 
     Raises DeepsepError for settings that this model cannot use.
     """
-    if batch_size < 1:
-        raise DeepsepError(f"batch_size must be at least 1, got {batch_size}")
     if draws is not None and draws < 2:
         raise DeepsepError(f"draws must be at least 2, got {draws}; leave it out for the one best separation")
     chosen, start = choose_method(method, init, has_encoder=model.encoder is not None)
@@ -132,9 +131,10 @@ def settings_for(
         raise DeepsepError('sgld does nothing for the encoder; add method="sgld", or leave it out')
     if (draws or uncertainty) and chosen == "sgld" and config.temperature == 0:
         raise DeepsepError("draws and uncertainty need a temperature above 0")
+    device = pick_device(device)
     settings = Settings(
-        method=chosen, init=start, sgld=config, seed=seed, batch_size=batch_size, device=pick_device(device),
-        draws=draws or 1,
+        method=chosen, init=start, sgld=config, seed=seed, batch_size=pick_batch_size(batch_size, device),
+        device=device, draws=draws or 1,
     )  # fmt: skip
     model.domain.check(settings, spread=uncertainty)
     return settings
@@ -150,7 +150,7 @@ def separate(
     sgld: SgldConfig | Mapping[str, Any] | None = None,
     draws: int | None = None,
     seed: int = SEED,
-    batch_size: int = BATCH_SIZE,
+    batch_size: BatchSize = BATCH_SIZE,
     device: str = DEVICE,
     offline: bool = False,
     on_uncertainty: Callable[[Uncertainty], None] | None = None,
@@ -169,7 +169,8 @@ def separate(
             posterior itself (temperature 1, in the spectral domain) for `draws` and `on_uncertainty`.
         draws: so many plausible separations instead of one best; each stem then has an axis more, in front.
         seed: same seed, same machine, same stems, but for rounding (1e-4 of full scale).
-        batch_size: windows at a time; changes memory, not the result.
+        batch_size: windows at a time; changes memory, not the result. "auto" takes as many as a GPU's free memory
+            holds, and the default elsewhere. A batch that does not fit into a GPU's memory is halved.
         device: "auto", "cpu", "cuda" or "mps".
         offline: use the local cache only.
         on_uncertainty: called once, at the end, with how sure each stem is over time and frequency.

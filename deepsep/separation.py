@@ -6,7 +6,7 @@ grow with the track.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import tee
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from .audio.loudness import Loudness
 from .inference import chunks
 from .inference.domain import Separation, Track
+from .inference.memory import infer_in_memory
 
 __all__ = ["measure", "separate_blocks"]
 
@@ -38,12 +39,14 @@ def separate_blocks(
     *,
     on_spread: OnSpread | None = None,
     on_progress: Callable[[int], None] | None = None,
+    on_batch_size: Callable[[int], None] | None = None,
 ) -> Iterator[Samples]:
     """The second pass: blocks float32 (c, t) -> stems float32 (s, k, c, t), as long together as the track.
 
     on_spread is called with the standard deviation (k, d, n) of the stems' Wiener gains and the mixture's power (d, n),
     frames in order, where the separation asks for it; on_progress with how many samples are done, work under way
-    included. A silent track has silent stems.
+    included; on_batch_size with how many windows fit into memory at a time, where that is not what the settings say.
+    A silent track has silent stems.
     Raises DeepsepError for settings that do not fit the model's domain.
     """
     separation.model.domain.check(separation.settings, spread=separation.spread)
@@ -59,7 +62,7 @@ def separate_blocks(
     if silent:
         pieces = separate_silence(blocks_ct, separation)
     else:
-        pieces = route(blocks_ct, separation, on_spread, tell)
+        pieces = route(blocks_ct, separation, on_spread, tell, on_batch_size)
     for piece in pieces:
         done += piece.shape[-1]
         yield piece
@@ -77,6 +80,7 @@ def route(
     separation: Separation,
     on_spread: OnSpread | None,
     tell: Callable[[int], None],
+    on_batch_size: Callable[[int], None] | None,
 ) -> Iterator[Samples]:
     """Each step of the route, for a track that is not silent."""
     domain, settings = separation.model.domain, separation.settings
@@ -84,17 +88,20 @@ def route(
     core, context, fade, total = domain.layout(separation)
     frames = domain.analyse(blocks_ct, separation)
     windows = chunks.windows(frames, core, context)
+    done = 0  # frames
 
-    def estimates() -> Iterator[tuple[chunks.Window, chunks.Planes]]:
-        done = 0
-        for batch in chunks.batched(windows, settings.batch_size):
-            before, done = done, done + sum(window.length for window in batch)
+    def infer(batch: Sequence[chunks.Window]) -> Sequence[chunks.Planes]:
+        nonlocal done
+        length = sum(window.length for window in batch)
 
-            def part(share: float, before: int = before, after: int = done) -> None:
-                frames = min(total, before + share * (after - before))
-                tell(int(separation.track.samples * frames / total))
+        def part(share: float) -> None:
+            tell(int(separation.track.samples * min(total, done + share * length) / total))
 
-            yield from zip(batch, domain.infer(batch, replace(separation, on_part=part)), strict=True)
+        found = domain.infer(batch, replace(separation, on_part=part))
+        done += length
+        return found
+
+    estimates = infer_in_memory(windows, infer, settings.batch_size, settings.device, on_size=on_batch_size)
 
     def stems_only(joined: Iterable[tuple[Tensor, chunks.Planes]]) -> Iterator[tuple[Tensor, Tensor]]:
         for frames_cn, (stems, *spread) in joined:
@@ -102,5 +109,5 @@ def route(
                 on_spread(*spread)
             yield frames_cn, stems
 
-    joined = chunks.join(estimates(), core, context, fade)
+    joined = chunks.join(estimates, core, context, fade)
     yield from domain.synthesise(stems_only(joined), chunks.Reader(mixture_ct), separation)

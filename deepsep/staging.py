@@ -24,7 +24,7 @@ from .errors import DeepsepError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Scratch", "StagedFiles", "place_of", "uninterrupted"]
+__all__ = ["Scratch", "StagedFiles", "place_of", "remove_abandoned", "uninterrupted"]
 
 PREFIX, SUFFIX = ".deepsep-", ".part"
 # of systems and file systems that cannot flush such a file or folder

@@ -1,4 +1,4 @@
-"""Prints the figures of docs/benchmarks.md: speed, memory, start-up, repeatability, batches, reports, the Hub's cache.
+"""Prints the figures of docs/benchmarks.md and docs/scale.md: speed, memory, batches, libraries, reports, the Hub.
 
 Usage: python scripts/benchmark.py [PART...] [--seconds 1,60,240] [--against FOLDER] [--runs 3]
        [--long-minutes 60] [--clips 100] [--clip-seconds 10] [--methods encoder,sgld]
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import http.server
+import importlib
+import importlib.util
 import os
 import shutil
 import statistics
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,6 +33,7 @@ import numpy as np
 import soundfile
 
 import deepsep
+from deepsep.config import BATCH_SIZE
 
 RATE = 44100
 
@@ -125,7 +129,7 @@ def floor(folder: Path, args: argparse.Namespace) -> None:
     groups = [[k] for k in range(len(model.sources))]
     task = Separation(separation.measure([mix_ct], RATE), model, settings, groups)
     core, context, *_ = model.domain.layout(task)
-    batch = next(batched(windows(model.domain.analyse([mix_ct], task), core, context), settings.batch_size))
+    batch = next(batched(windows(model.domain.analyse([mix_ct], task), core, context), BATCH_SIZE))
     x = torch.randn(len(batch), model.domain.spectrum.bands, batch[0].frames_cfn.shape[-1])
     sigma, steps = settings.sgld.sigma_max, settings.sgld.levels * settings.sgld.steps
     shares = []
@@ -177,6 +181,84 @@ def batch(folder: Path, args: argparse.Namespace) -> None:
             f"{args.clips} files of {args.clip_seconds} s, {method}: {many.cpu:.1f} s of CPU time, as one file "
             f"{one.cpu:.1f} s, {many.cpu / one.cpu:.2f} times (elapsed {many.wall / one.wall:.2f} times)"
         )
+
+
+def library(folder: Path, args: argparse.Namespace) -> None:
+    """What a song of a library costs: time beside the start, room, and what planning and a Ray cluster add."""
+    songs = folder / "songs"
+    songs.mkdir()
+    costs = []
+    for number in range(4):
+        song(songs / f"{number}.flac", 240)
+        if number in (0, 3):
+            costs.append(
+                run("separate", str(songs), "-o", str(folder / f"of-{number}"), "--method", "encoder")
+            )
+    one, four = costs
+    each = (four.cpu - one.cpu) / 3
+    print(f"a 4-minute song, encoder: {each:.1f} s of CPU time, and {one.cpu - each:.1f} s for the process")
+    kinds = {"wav, floats": (), "flac, 16 bit": ("-f", "flac", "--bit-depth", "16"), "mp3": ("-f", "mp3")}
+    for kind, words in kinds.items():
+        out = folder / kind
+        run("separate", str(songs / "0.flac"), "-o", str(out), *words)
+        print(f"its four stems as {kind}: {sum(p.stat().st_size for p in out.rglob('*.*')) / 1e6:.1f} MB")
+    planned(folder / "names")
+    if importlib.util.find_spec("ray"):
+        dispatched()
+
+
+def planned(folder: Path, count: int = 20_000) -> None:
+    """Time and memory to find and plan songs, none of which is opened."""
+    from deepsep.output.inputs import expand_inputs
+    from deepsep.output.paths import Input, Output, plan
+
+    for number in range(count):
+        place = folder / str(number // 100) / f"{number}.flac"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    output = Output(
+        folder=folder / "out", stems={name: [name] for name in ("vocals", "drums", "bass", "other")}
+    )
+    tracemalloc.start()
+    files, _ = expand_inputs([str(folder)], recursive=True)
+    jobs = plan([Input(path, str(path)) for path in files], output, skip_existing=True)
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    began = time.process_time()
+    files, _ = expand_inputs([str(folder)], recursive=True)
+    found = time.process_time() - began
+    plan([Input(path, str(path)) for path in files], output, skip_existing=True)
+    took = time.process_time() - began
+    print(
+        f"a song's part in planning: {1e3 * found / count:.2f} ms to find, {1e3 * (took - found) / count:.2f} ms "
+        f"to plan, {size / len(jobs) / 1e3:.1f} kB of memory"
+    )
+
+
+def dispatched(count: int = 2000) -> None:
+    """What a task costs the process that hands it to a worker of a Ray cluster on this machine."""
+    ray: Any = importlib.import_module("ray")
+    began = time.monotonic()
+    ray.init("local", num_cpus=2, log_to_driver=False)
+
+    class Idle:
+        def work(self, path: str) -> str:
+            return path
+
+    workers = [ray.remote(Idle).options(num_cpus=1).remote() for _ in range(2)]
+    ray.get([worker.work.remote("") for worker in workers])
+    started = time.monotonic()
+    waiting = {worker.work.remote("songs/1.flac"): worker for worker in workers}
+    for _ in range(count):
+        (ready,), _ = ray.wait(list(waiting))
+        worker = waiting.pop(ready)
+        ray.get(ready)
+        waiting[worker.work.remote("songs/1.flac")] = worker
+    print(
+        f"Ray: {started - began:.0f} s until two workers run, "
+        f"{1e3 * (time.monotonic() - started) / count:.1f} ms to hand out a song"
+    )
+    ray.shutdown()
 
 
 def report(folder: Path, args: argparse.Namespace) -> None:
@@ -270,8 +352,8 @@ def long(folder: Path, args: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
-    "start-up": start_up, "speed": speed, "floor": floor, "repeat": repeat, "batch": batch, "report": report,
-    "hub": hub, "long": long,
+    "start-up": start_up, "speed": speed, "floor": floor, "repeat": repeat, "batch": batch, "library": library,
+    "report": report, "hub": hub, "long": long,
 }  # fmt: skip
 
 

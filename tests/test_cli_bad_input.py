@@ -267,7 +267,7 @@ def test_wrong_options_are_two(words, separate):
 
 def test_without_matplotlib_the_extra_is_named_before_any_work(separate, monkeypatch):
     record(Path("song.wav"))
-    monkeypatch.setattr("deepsep.cli.separate.find_spec", lambda name: None)
+    monkeypatch.setattr("deepsep.cli.checks.find_spec", lambda name: None)
     assert "deepsep[plot]" in one_line(separate("song.wav", "--uncertainty"))
     assert not Path("out").exists()
 

@@ -21,7 +21,7 @@ from tiny import folder_of
 from deepsep import __version__
 from deepsep.audio import files as audio
 from deepsep.audio.tags import Tags, read_tags, write_tags
-from deepsep.cli import batch as batches
+from deepsep.cli import bars
 from deepsep.models import files, hub
 from deepsep.output import encoders, mp4
 
@@ -386,7 +386,7 @@ def test_a_run_that_is_stopped_leaves_nothing_half_done(number, code, priors, tm
 
 @pytest.mark.slow
 def test_long_tracks_tell_how_far_they_are_where_no_person_watches(deepsep, priors, monkeypatch):
-    monkeypatch.setattr(batches, "EVERY", 0)
+    monkeypatch.setattr(bars, "EVERY", 0)
     record(Path("long.wav"), noise(30))
     words = ("separate", "long.wav", "--priors", priors, "--overwrite", "--report")
     _, _, err = deepsep(*words)

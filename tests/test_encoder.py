@@ -132,3 +132,18 @@ def test_reordered_stems_are_the_same_stems():
         after = encoder(x)
     for b, a in zip(before, after, strict=True):
         torch.testing.assert_close(a, b[:, [2, 0, 1]])
+
+
+@pytest.mark.parametrize("shape", [{"deep": 3}, {"deep": 0, "context": 64}, {"widths": (8,), "deep": 2}])
+def test_frames_that_are_context_only_may_be_left_out(shape):
+    torch.manual_seed(0)
+    net = shake(UNet(SpectralEncoderConfig(**{"widths": (4, 8, 8), **shape}), 2), 0.05)
+    context = net.config.context
+    x = noise(1, 4, net.config.bands, 2 * context + 64)
+    whole, core = net(x), net(x, context)
+    wanted = slice(context, context + 64)
+    assert core.log_gain.shape == whole.log_gain.shape
+    for part in ("log_gain", "log_std"):
+        found, known = getattr(core, part)[..., wanted], getattr(whole, part)[..., wanted]
+        torch.testing.assert_close(found, known, rtol=0, atol=1e-6)
+    assert not torch.equal(core.log_gain, whole.log_gain), "nothing was left out"

@@ -10,12 +10,13 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import soundfile as sf
-from cli_fixtures import examples, record
+from cli_fixtures import examples, noise, record
 from hypothesis import given, settings
 
 from deepsep.audio import files as audio
 from deepsep.audio.decoders import ffmpeg, pyav
 from deepsep.audio.tags import MAX_INFLATED, read_tags, write_what_fits
+from deepsep.audio.whole import has_open_end
 from deepsep.errors import DeepsepError
 
 RATE = 8000
@@ -66,6 +67,16 @@ def test_a_file_cut_anywhere_is_one_line(kind, share, tmp_path_factory):
     path.write_bytes(ENCODED[kind][: int(share * len(ENCODED[kind]))])
     if kind != "ogg" or ENCODED[kind][len(path.read_bytes()) :][:4] != b"OggS":
         refused(path)
+
+
+def test_an_ogg_cut_between_its_pages_is_said(tmp_path, deepsep, priors):
+    record(tmp_path / "long.ogg", noise(5), format="OGG", subtype="VORBIS")
+    whole = (tmp_path / "long.ogg").read_bytes()
+    (tmp_path / "cut.ogg").write_bytes(whole[: whole.rindex(b"OggS")])
+    assert has_open_end(tmp_path / "cut.ogg") and not has_open_end(tmp_path / "long.ogg")
+    code, _, err = deepsep("separate", "--priors", priors, "long.ogg", "cut.ogg", "-o", "out")
+    assert code == 0
+    assert [line.split(":")[0] for line in err.splitlines() if "no mark at its end" in line] == ["cut.ogg"]
 
 
 @pytest.mark.parametrize("stated", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000])

@@ -29,6 +29,7 @@ ORDER = """
     output
     evaluation
     api
+    app
     cli
     __main__
 """.strip().splitlines()
@@ -245,7 +246,7 @@ try:
     {code.replace("; ", chr(10) + "    ")}
 except SystemExit as done:
     assert not done.code, done.code
-heavy = [n for n in ("torch", "soundfile", "stempeg", "huggingface_hub", "matplotlib") if n in sys.modules]
+heavy = [n for n in ("torch", "soundfile", "stempeg", "huggingface_hub", "matplotlib", "starlette") if n in sys.modules]
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=PATIENCE)

@@ -57,10 +57,20 @@ def stems(folder):
 # --- a part
 
 
-@pytest.mark.parametrize("ext", ["wav", "flac", "aiff", "mp3", "ogg"])
+KINDS = [
+    ("wav", "FLOAT", 2),
+    ("flac", "PCM_16", 2),
+    ("aiff", "PCM_24", 2),
+    ("mp3", None, 2),
+    ("ogg", None, 2),
+]
+KINDS += [("wav", "MS_ADPCM", 2), ("au", "ULAW", 1), ("au", "G721_32", 1)]
+
+
+@pytest.mark.parametrize(("ext", "subtype", "channels"), KINDS)
 @pytest.mark.parametrize(("start", "end"), [(0.0, 0.5), (0.71, 1.93), (1.5, None), (1.999, 99.0), (0.5, 0.5)])
-def test_a_part_is_what_lies_between_its_ends(ext, start, end, tmp_path):
-    song = record(tmp_path / f"song.{ext}", noise(2))
+def test_a_part_is_what_lies_between_its_ends(ext, subtype, channels, start, end, tmp_path):
+    song = record(tmp_path / f"song.{ext}", noise(2, channels), subtype=subtype)
     whole = audio.read(song)[0]
     info = audio.probe(song, Part(start, end))
     first = round(start * RATE)
@@ -134,6 +144,12 @@ def test_a_part_that_there_is_not(words, code, told, deepsep, priors):
     result = deepsep("separate", "song.wav", "--priors", priors, "-o", "out", *words)
     assert result[0] == code and told in result[2] and result[2].count("\n") == 1
     assert tree(Path()) == ["song.wav"]
+
+
+def test_a_folder_of_stem_files_alone(deepsep, priors):
+    record(Path("in/song.stem.mp4"), format="WAV")
+    _, _, err = deepsep("separate", "in", "--priors", priors, "-o", "out")
+    assert err == "error: in: holds stem files only, which are made of songs; name one to separate its mix\n"
 
 
 # --- films, and what only ffmpeg reads

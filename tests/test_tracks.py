@@ -13,13 +13,13 @@ from deepsep.output import paths, tracks
 def test_a_track_is_decoded_once_where_it_fits_in_memory(model, tmp_path, monkeypatch, room, decodings):
     song = 0.1 * np.random.default_rng(0).standard_normal((5000, 2)).astype(np.float32)
     soundfile.write(tmp_path / "song.wav", song, 16000, "FLOAT")
-    read, reads = files.read_blocks, []
+    read, reads = files.read_part, []
 
-    def counted(path):
-        reads.append(path)
-        return read(path, 1500)
+    def counted(info):
+        reads.append(info)
+        return read(info, 1500)
 
-    monkeypatch.setattr(files, "read_blocks", counted)
+    monkeypatch.setattr(files, "read_part", counted)
     monkeypatch.setattr(tracks, "KEPT_BYTES", room)
     output = paths.Output(folder=tmp_path / "out", stems=paths.output_stems(model.sources, None, None))
     (job,) = paths.plan([paths.Input(tmp_path / "song.wav", "song.wav", None)], output)

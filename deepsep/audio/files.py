@@ -45,8 +45,6 @@ DOUBLE_SUFFIXES = (".stem.mp4", ".stem.m4a")
 # A lossy stream may end up to two codec frames before the length its container states; less is a cut file.
 LOSSY_SLACK = 4608
 
-SEEKABLE = ("wav", "wavex", "rf64", "w64", "aiff", "caf", "au", "flac")  # to the sample, by libsndfile
-
 DECODERS: dict[str, Callable[[AudioInfo], Iterator[Samples]]] = {
     "soundfile": libsndfile.decode,
     "pyav": pyav.decode,
@@ -145,7 +143,8 @@ def read_part(info: AudioInfo, block_frames: int = BLOCK_FRAMES) -> Iterator[Sam
 
 def decode_part(info: AudioInfo) -> Iterator[Samples]:
     """Yield the samples of a file or a part of it, in pieces of any length, and decode nothing after them."""
-    at = info.first if info.decoder == "soundfile" and info.format in SEEKABLE else 0
+    exact = bool(info.first) and info.decoder == "soundfile" and libsndfile.seeks_exactly(info)
+    at = info.first if exact else 0
     pieces = libsndfile.decode(info, at) if at else DECODERS[info.decoder](info)
     target = info if info.frames is None else replace(info, frames=info.first + info.frames)
     for piece in fit_length(pieces, target, at):

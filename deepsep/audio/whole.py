@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 from ..errors import DeepsepError
 from .info import AudioInfo, cut_short
 
-__all__ = ["check_whole", "is_chained"]
+__all__ = ["check_whole", "has_open_end", "is_chained"]
 
 MOST_CHUNKS = 10_000  # looked at before the samples
 SLACK_BYTES = 64  # some writers count their own header among the samples
@@ -61,8 +61,17 @@ def is_chained(path: Path) -> bool:
     return False
 
 
+def has_open_end(path: Path) -> bool:
+    """Whether an ogg's last page is not marked as its last: the file is cut there, or was recorded from a stream."""
+    with path.open("rb") as file:
+        if file.read(4) != b"OggS":
+            return False
+        flags = [flags for flags, _, _ in pages(file)]
+    return not flags[-1] & 4
+
+
 def has_part_of_a_page(file: IO[bytes]) -> bool:
-    """Whether an ogg ends within a page. One that lacks its last pages altogether cannot be told from a recording."""
+    """Whether an ogg ends within a page."""
     return any(end > size for _, end, size in pages(file))
 
 

@@ -11,17 +11,21 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import DeepsepError
-from . import contrast_priors, doctor, evaluate, priors, sample, separate, toy, train_encoder, train_prior
-from .command import Command, Group, UsageError
-from .common import (
-    INTERRUPTED,
-    flush_stdout,
-    interrupt_between_imports,
-    is_out_of_memory,
-    open_closed_streams,
-    say,
+from ..errors import DeepsepError, is_out_of_memory
+from . import (
+    contrast_priors,
+    doctor,
+    evaluate,
+    page,
+    priors,
+    sample,
+    separate,
+    toy,
+    train_encoder,
+    train_prior,
 )
+from .command import Command, Group, UsageError
+from .common import INTERRUPTED, flush_stdout, interrupt_between_imports, open_closed_streams, say
 
 __all__ = ["app", "main"]
 
@@ -33,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=Command)(separate.separate)
+app.command("app", cls=Command)(page.app)
 app.command("train-prior", cls=Command)(train_prior.train_prior)
 app.command("train-encoder", cls=Command)(train_encoder.train_encoder)
 app.command("contrast-priors", cls=Command)(contrast_priors.contrast_priors)

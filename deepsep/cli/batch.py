@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import DeepsepError
+from ..errors import DeepsepError, is_out_of_memory
 from ..progress import printable
 from ..staging import Scratch
-from .common import INTERRUPTED, is_out_of_memory, say
+from .bars import Progress
+from .common import INTERRUPTED, say
 
 if TYPE_CHECKING:
     from ..audio.info import Part
     from ..inference.model import Model
     from ..inference.settings import Settings
+    from ..output.library import Claims, RunLog
     from ..output.paths import Input, Job, Output
-    from ..output.tracks import TrackResult
+    from ..output.tracks import OnProgress, OnStage, TrackResult
 
 __all__ = ["Batch", "from_stdin"]
-
-EVERY = 30  # seconds between lines on a long track, where no person watches
-REFRESH = 0.1  # seconds between changes of a bar
-LEAST_SHARE, LEAST_SECONDS = 0.01, 1.0  # of work that must be done before it tells how long the rest takes
 
 
 @contextmanager
@@ -62,61 +58,6 @@ def from_stdin(wanted: bool) -> Iterator[Path | None]:
             scratch.remove()
 
 
-class Progress:
-    """Two bars on a terminal, each with the time left: this track, and all of them; now and then a line elsewhere."""
-
-    def __init__(self, seconds: Sequence[float | None], *, live: bool, lines: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bars
-
-        self.seconds, self.lines, self.number, self.before = seconds, lines, 0, 0.0
-        self.bars = Bars(
-            TextColumn("{task.description}", markup=False), BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[left]}"),
-            console=Console(stderr=True), disable=not live, transient=True,
-        )  # fmt: skip
-        self.began = time.monotonic()
-        self.whole = whole = sum(s for s in seconds if s) if all(seconds) else None
-        self.all = self.bars.add_task("all tracks", total=whole, left="") if len(seconds) > 1 else None
-
-    @contextmanager
-    def track(self, name: str) -> Iterator[Callable[[str, float], None]]:
-        """Within, the result hears what is done with this track, and how much of it: a share, of "" seconds."""
-        length = self.seconds[self.number]
-        task = self.bars.add_task(printable(name), total=length, left="")
-        began = told = shown = time.monotonic()
-        stage = ""
-
-        def tell(what: str, done: float) -> None:
-            nonlocal began, told, shown, stage
-            now = time.monotonic()
-            whole = 1.0 if what else length
-            if what != stage:
-                stage, began, shown = what, now, -math.inf
-                title = f"{name}: {what}" if what else name
-                self.bars.reset(task, description=printable(title), total=whole, left="")
-            if self.lines and now - told >= EVERY:
-                told = now
-                say(f"{name}: {so_far(done, whole, now - began, what)}")
-            if now - shown < REFRESH and done < (whole or math.inf):
-                return
-            shown = now
-            self.bars.update(task, completed=done, left=time_left(done, whole, now - began))
-            if self.all is not None and not what:
-                done += self.before
-                self.bars.update(self.all, completed=done, left=time_left(done, self.whole, now - self.began))
-
-        try:
-            yield tell
-        finally:
-            self.bars.remove_task(task)
-            self.number += 1
-            self.before += length or 0
-            if self.all is not None:
-                self.bars.update(self.all, completed=self.before)
-
-
 @dataclass(slots=True)
 class Batch:
     """What is to be said about a run, and to whom."""
@@ -126,6 +67,8 @@ class Batch:
     done: list[TrackResult] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
     skipped: int = 0
+    taken: int = 0  # by other runs
+    log: RunLog | None = None
 
     @property
     def terminal(self) -> bool:
@@ -136,12 +79,19 @@ class Batch:
         """Say what is wrong with one track, and remember it."""
         say(f"error: {error}")
         self.failed.append({"source": source, "error": str(error)})
+        if self.log:
+            self.log.add({"source": source, "outcome": "failed", "error": str(error)})
 
-    def readable(self, files: Sequence[tuple[Path, str]], part: Part) -> list[Input]:
-        """The files (with what to call each) that hold audio, in this part; what is wrong with the others is said."""
+    def readable(self, files: Sequence[tuple[Path, str]], part: Part, *, look: bool = True) -> list[Input]:
+        """The files (with what to call each) that hold audio, in this part; what is wrong with the others is said.
+
+        Without `look` none is opened, and all are taken for readable until their turn comes.
+        """
         from ..audio import files as audio
         from ..output.paths import Input
 
+        if not look:
+            return [Input(path, label, part=part) for path, label in files]
         found = []
         for path, label in files:
             try:
@@ -165,10 +115,10 @@ class Batch:
                 self.fail(job.label, str(error).replace(str(job.source), job.label))
         return fit
 
-    def run(self, jobs: Sequence[Job], model: Model, settings: Settings, out: Output) -> None:
-        """Separate every track, the rest too when one fails. Raises typer.Exit on Ctrl-C."""
-        from ..output import tracks
-
+    def run(
+        self, jobs: Sequence[Job], model: Model, settings: Settings, out: Output, claims: Claims | None = None
+    ) -> None:
+        """Separate every track, the rest too when one fails, but those that other runs claim. typer.Exit on Ctrl-C."""
         progress = Progress(
             [job.seconds for job in jobs], live=self.terminal, lines=not (self.terminal or self.quiet)
         )
@@ -178,25 +128,41 @@ class Batch:
                 for number, job in enumerate(jobs, 1):
                     name = Path(job.label).name
                     with progress.track(f"{number}/{len(jobs)} {name}" if len(jobs) > 1 else name) as tell:
-                        try:
-                            result = tracks.run(
-                                job, model, settings, out, on_progress=partial(tell, ""), on_stage=tell,
-                                on_done=self.done.append,
-                            )  # fmt: skip
-                        except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
-                            self.fail(
-                                job.label, reason(error, job.source).replace(str(job.source), job.label)
-                            )
-                            continue
-                    if not self.quiet and not table:
-                        say(summary(result))
+                        result = attempt(
+                            job, model, settings, out, claims, self.log, on_progress=partial(tell, ""),
+                            on_stage=tell, on_done=self.done.append,
+                        )  # fmt: skip
+                    self.hear(job.label, result, table=table)
+                    if not isinstance(result, str) and result and result.batch_size:
+                        settings = replace(settings, batch_size=result.batch_size)
         except KeyboardInterrupt:
-            say(interruption(len(self.done), len(jobs)))
-            if self.as_json:
-                self.tell_machine(model, interrupted=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise self.interrupted(interruption(len(self.done), len(jobs) - self.taken), model) from None
         if table:
             self.show_table()
+
+    @contextmanager
+    def bar(self, tracks: int) -> Iterator[Callable[[int], None]]:
+        """A bar of all tracks on a terminal; within, the result hears how many are done."""
+        progress = Progress([1.0] * tracks, live=self.terminal, lines=False)
+        with progress.bars:
+            yield progress.advance
+
+    def hear(self, label: str, result: TrackResult | str | None, *, table: bool) -> None:
+        """Take down what `attempt` gave, and say it unless a table will."""
+        if result is None:
+            self.taken += 1
+        elif isinstance(result, str):
+            say(f"error: {result}")
+            self.failed.append({"source": label, "error": result})
+        elif not self.quiet and not table:
+            say(summary(result))
+
+    def interrupted(self, line: str, model: Model | None) -> typer.Exit:
+        """Say what became of the tracks when a person stops the run. Raise the result."""
+        say(line)
+        if self.as_json:
+            self.tell_machine(model, interrupted=True)
+        return typer.Exit(INTERRUPTED)
 
     def tell_machine(self, model: Model | None, *, interrupted: bool = False) -> None:
         """Print JSON on stdout."""
@@ -218,15 +184,21 @@ class Batch:
             }
             for r in self.done
         ]
-        about |= {"failed": self.failed, "skipped": self.skipped, "interrupted": interrupted}
+        about |= {
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "taken": self.taken,
+            "interrupted": interrupted,
+        }
         typer.echo(json.dumps(about, indent=2))
 
     def finish(self, model: Model | None) -> None:
         """Say how many tracks are done. Raises typer.Exit if one failed."""
         if self.as_json:
             self.tell_machine(model)
-        elif not self.quiet and len(self.done) + len(self.failed) + self.skipped > 1:
-            say(f"{len(self.done)} done, {len(self.failed)} failed, {self.skipped} skipped")
+        elif not self.quiet and len(self.done) + len(self.failed) + self.skipped + self.taken > 1:
+            taken = f", {self.taken} taken by another run" if self.taken else ""
+            say(f"{len(self.done)} done, {len(self.failed)} failed, {self.skipped} skipped{taken}")
         elif not self.quiet and self.skipped:
             say("nothing to do: its outputs exist")
         if self.failed:
@@ -250,30 +222,65 @@ class Batch:
         Console(stderr=True).print(table)
 
 
+def attempt(
+    job: Job,
+    model: Model,
+    settings: Settings,
+    out: Output,
+    claims: Claims | None,
+    log: RunLog | None,
+    *,
+    on_progress: OnProgress | None = None,
+    on_stage: OnStage | None = None,
+    on_done: Callable[[TrackResult], None] | None = None,
+) -> TrackResult | str | None:
+    """Separate a track: its result, or why it failed in a line, or None where another run has it or has done it.
+
+    Done or failed, it gets a line in the log. The callbacks are those of `tracks.run`.
+    """
+    from ..output import tracks
+
+    def done(result: TrackResult) -> None:
+        if log:
+            log.add(row_of(result, model))
+        if on_done:
+            on_done(result)
+
+    with claims.claim(job.key) if claims else nullcontext(True) as free:
+        if claims and (not free or job.is_done()):
+            return None
+        try:
+            return tracks.run(
+                job, model, settings, out, on_progress=on_progress, on_stage=on_stage, on_done=done
+            )
+        except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
+            line = reason(error, job.source).replace(str(job.source), job.label)
+            if log:
+                log.add({"source": job.label, "outcome": "failed", "error": line})
+            return line
+
+
+def row_of(result: TrackResult, model: Model) -> dict[str, Any]:
+    """The log's line of a track that is done."""
+    from ..output.tracks import priors_of
+
+    return {
+        "source": result.source,
+        "outcome": "done",
+        "seconds": result.seconds,
+        "took": round(result.took, 3),
+        "priors": priors_of(model),
+        "weights": model.info.weights,
+        "settings": result.settings,
+        "notes": notes_of(result),
+    }
+
+
 def interruption(done: int, jobs: int) -> str:
     """What is left of a run that was interrupted."""
-    if jobs == 1:
+    if jobs <= 1:
         return "interrupted: the track is done" if done else "interrupted: nothing was written"
     return f"interrupted: {done} of {jobs} tracks are done; of the others nothing was written"
-
-
-def so_far(done: float, whole: float | None, took: float, stage: str = "") -> str:
-    """How far a track is after `took` seconds of work: seconds of its length, or the share of another stage."""
-    if not whole:
-        return f"{done:.0f} s done"
-    if stage:
-        return f"{stage}, {100 * done / whole:.0f} %"
-    left = time_left(done, whole, took)
-    return f"{100 * done / whole:.0f} % of {whole:.0f} s" + (f", {left} left" if left else "")
-
-
-def time_left(done: float, whole: float | None, took: float) -> str:
-    """The time left at the pace of what is done; "" while that is too little to tell, and at the end."""
-    if not whole or done < LEAST_SHARE * whole or took < LEAST_SECONDS or done >= whole:
-        return ""
-    minutes, seconds = divmod(round(took * (whole / done - 1)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def reason(error: BaseException, source: Path) -> str:

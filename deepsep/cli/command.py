@@ -34,6 +34,7 @@ HABITS = {  # options of demucs and spleeter -> what does the same here
     "--output_path": "--out",
     "--stem": "--two-stems",
 }
+OPTIONAL = {"--ray": ("auto", r"auto|local|ray://\S+|[^/\s]+:\d+")}  # options that may go without a value
 VALUES = {"int": "N", "integer": "N", "float": "X", "path": "PATH", "text": "TEXT", "str": "TEXT"}
 
 
@@ -55,7 +56,7 @@ class Command(PlainHelp, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse what was typed; where an option is another program's, name ours."""
         try:
-            parsed: list[str] = super().parse_args(ctx, args)
+            parsed: list[str] = super().parse_args(ctx, with_values(args))
             refuse_nan(ctx)
         except UsageError as error:
             ours = HABITS.get(getattr(error, "option_name", ""))
@@ -64,6 +65,20 @@ class Command(PlainHelp, TyperCommand):
                 raise UsageError(f"No such option: {error.option_name}; use {ours}.", ctx=ctx) from error
             raise
         return parsed
+
+
+def with_values(args: list[str]) -> list[str]:
+    """Give the options of `OPTIONAL` the value that they have where the next word cannot be one."""
+    end = args.index("--") if "--" in args else len(args)
+    filled = []
+    for at, word in enumerate(args):
+        filled.append(word)
+        if at < end and word in OPTIONAL:
+            usual, pattern = OPTIONAL[word]
+            following = args[at + 1] if at + 1 < end else ""
+            if not re.fullmatch(pattern, following) or Path(following).exists():
+                filled.append(usual)
+    return filled
 
 
 class Group(PlainHelp, TyperGroup):

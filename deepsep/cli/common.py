@@ -25,7 +25,6 @@ __all__ = [
     "exit_on_signals",
     "flush_stdout",
     "interrupt_between_imports",
-    "is_out_of_memory",
     "listed",
     "open_closed_streams",
     "pairs",
@@ -44,11 +43,6 @@ def usage(message: str) -> typer.Exit:
     """Say in one line what is wrong with the command itself. Raise the result, for exit code 2."""
     say(f"error: {message}")
     return typer.Exit(2)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, as Python or as PyTorch tells it."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def program_version(program: str) -> str | None:
 
 def priors_findings() -> list[dict[str, Any]]:
     """The priors in the package and in the Hub cache."""
-    from .priors import local_priors
+    from ..models.local import local_priors
 
     keys = ("name", "kind", "commit", "sources", "encoder", "size", "complete", "folder")
     return [{key: row[key] for key in keys} for row in local_priors()]

@@ -10,6 +10,7 @@ from ..config import SURE_CHAINS, SpectralSgldConfig, WaveformSgldConfig, bounds
 
 __all__ = [
     "LANGEVIN",
+    "LIBRARY",
     "NETWORK",
     "OUTPUT",
     "PRIORS",
@@ -45,6 +46,7 @@ __all__ = [
 
 OUTPUT, PRIORS, LANGEVIN, RUNNING = "Files", "Priors", "Langevin sampling (--method sgld)", "Running"
 TRAINING, NETWORK = "Training", "Network"
+LIBRARY = "Large libraries (docs/scale.md)"
 
 BANDS, SAMPLES = SpectralSgldConfig(), WaveformSgldConfig()
 WARM = WaveformSgldConfig.default(from_encoder=True)

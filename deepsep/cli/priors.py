@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DeepsepError
-from ..models import card, files, hub
+from ..models import card, hub
+from ..models.local import facts_of, local_priors
 from ..progress import printable
 from .command import Command, Group
 from .common import listed, say, usage
@@ -202,25 +203,3 @@ def push(
     if not quiet:
         say(f"pushed {', '.join(facts['sources'])} ({size_of(facts['size'])})")
     typer.echo(address)
-
-
-def facts_of(found: hub.Resolved) -> dict[str, Any]:
-    """What is known of resolved priors: where they are and what their config.json says."""
-    facts = card.describe(files.read_json(found.folder))
-    complete = bool(facts["files"]) and all((found.folder / name).is_file() for name in facts["files"])
-    place = {"name": found.name, "kind": found.kind, "commit": found.commit, "folder": str(found.folder)}
-    return {**place, "complete": complete, **facts}
-
-
-def local_priors() -> list[dict[str, Any]]:
-    """The facts of the bundled priors and of every commit in the Hub cache; `size` is what lies on disk."""
-    rows = []
-    try:
-        bundled = hub.resolve("bundled")
-        rows.append(facts_of(bundled))
-    except DeepsepError:
-        pass  # an installation without them
-    for found in hub.cached():
-        here = hub.Resolved(name=found.repo, folder=found.path, commit=found.commit, kind="hub")
-        rows.append({**facts_of(here), "size": found.size})
-    return rows

@@ -21,7 +21,7 @@ from ..config import (
     ranges,
 )
 from ..errors import DeepsepError
-from .batch import Progress
+from .bars import Progress
 from .common import say, set_threads, usage
 from .fetch import fetch, pinned_name
 from .options import (

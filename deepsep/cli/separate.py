@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,19 +24,25 @@ from ..config import (
     Format,
     Init,
     Method,
-    bounds,
     fits_some_domain,
-    ranges,
 )
-from ..errors import MissingExtra
 from .batch import Batch, from_stdin
+from .checks import (
+    check_filename,
+    check_idle,
+    check_method,
+    check_pictures,
+    check_ray,
+    parse_batch_size,
+    parse_part,
+    parse_shard,
+)
+from .cluster import Order, absolute, run_on_ray
 from .common import (
     as_usage,
-    clock_seconds,
     exit_on_signals,
     listed,
     pairs,
-    refuse_idle,
     say,
     set_threads,
     silence_c_libraries,
@@ -47,6 +52,7 @@ from .common import (
 from .fetch import pin
 from .options import (
     LANGEVIN,
+    LIBRARY,
     OUTPUT,
     PRIORS,
     RUNNING,
@@ -74,7 +80,6 @@ if TYPE_CHECKING:
 
 __all__ = ["separate"]
 
-OF_SGLD = ("init", "steps", "levels", "sigma_max", "sigma_min", "gamma", "temperature", "chains")
 MOST_DRAWS = 32  # each holds a file open for every stem
 RESULT = "Stems"
 
@@ -191,13 +196,14 @@ def separate(
     chains: ChainsOption = None,
     seed: SeedOption = SEED,
     batch_size: Annotated[
-        int,
+        str,
         typer.Option(
-            **bounds(ranges.BatchSize),
-            help="Windows at a time; changes memory, not the result.",
+            metavar="N|auto",
+            help="Windows at a time; changes memory, not the result. auto: as many as a GPU's free memory holds, "
+            f"{BATCH_SIZE} elsewhere.",
             rich_help_panel=RUNNING,
         ),
-    ] = BATCH_SIZE,
+    ] = str(BATCH_SIZE),
     device: DeviceOption = DEVICE,
     threads: ThreadsOption = None,
     start: Annotated[
@@ -208,6 +214,28 @@ def separate(
         str | None, typer.Option(metavar="TIME", help="Where to end; the stems are of that part alone.")
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look in subfolders too.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Do part I of N parts of the songs, from 1/N to N/N.", rich_help_panel=LIBRARY
+        ),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            help="Append a JSON line for each song to this file; several runs may share it.",
+            rich_help_panel=LIBRARY,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Separate on a Ray cluster, by default the one at hand, else on this machine, a worker for each "
+            "GPU or CPU. Songs whose files exist are left out.",
+            rich_help_panel=LIBRARY,
+        ),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: Annotated[
@@ -221,6 +249,8 @@ def separate(
 
     Example: deepsep separate song.mp3 -o stems/
     """
+    windows = parse_batch_size(batch_size)
+    part, dealt = parse_part(start, end), parse_shard(shard)
     if overwrite and skip_existing:
         raise usage("--overwrite and --skip-existing exclude each other")
     if stems and two_stems:
@@ -229,7 +259,6 @@ def separate(
         raise usage("--report needs the stems in files of their own; use another --format")
     if quiet and verbose:
         raise usage("--quiet and --verbose exclude each other")
-    part = part_of(start, end)
     replaced = pairs(prior, "--prior")
     typed = typed_options(context)
     check_idle(typed, format, bit_depth, draws)
@@ -245,17 +274,21 @@ def separate(
         raise usage("--samples and --uncertainty need a --temperature above 0")
     if filename is not None:
         check_filename(filename, draws)
-
+    if ray is not None:
+        check_ray(inputs, device)
     if uncertainty:
         check_pictures()
+
     from ..inference.settings import check_device, choose_method
     from ..models import hub, offer
-    from ..output import paths
+    from ..output import library, paths
 
     check_device(device)
-    batch = Batch(quiet, as_json)
+    batch = Batch(quiet, as_json, log=library.RunLog(log) if log else None)
+    skip_existing = skip_existing or (ray is not None and not overwrite)
     with exit_on_signals(), silence_c_libraries(), from_stdin("-" in inputs) as piped:
-        found = gather(inputs, piped, batch, part, recursive=recursive, out=out)
+        look = shard is None and ray is None
+        found = gather(inputs, piped, batch, part, recursive=recursive, out=out, look=look)
         if not found:
             batch.finish(None)
             return
@@ -268,37 +301,70 @@ def separate(
             format=format, bit_depth=bit_depth, bitrate=bitrate, codec=codec, overwrite=overwrite,
             draws=draws, uncertainty=uncertainty, report=report,
         )  # fmt: skip
-        jobs = paths.plan(found, output, priors=slug(priors), skip_existing=skip_existing)
-        batch.skipped = len(found) - len(jobs)
+        name = slug(priors)
+        if dealt:
+            whole = len(found)
+            found = [item for item in found if dealt.has(paths.track_key(item.path, output, name))]
+            if not quiet:
+                say(f"shard {shard}: {len(found)} of {whole} tracks")
+        failed = len(batch.failed)
+        jobs = paths.plan(
+            found, output, priors=name, skip_existing=skip_existing,
+            on_partial=lambda item, error: batch.fail(item.label, error),
+        )  # fmt: skip
+        batch.skipped = len(found) - len(jobs) - (len(batch.failed) - failed)
         jobs = batch.fitting(jobs, output)
         if not jobs:
             batch.finish(None)
             return
         from .. import api  # torch is loaded here: what can be refused has been
 
-        set_threads(threads)
-        model = api.load_priors(base, others, sources=listed(sources), device=device, offline=offline)
+        # the machine that directs a cluster need not have its GPUs
+        here = device if ray is None else "cpu"
+        if ray is None:
+            set_threads(threads)
+        model = api.load_priors(base, others, sources=listed(sources), device=here, offline=offline)
         if len(model.sources) == 1 and not quiet:
             (only,) = model.sources
             say(
                 f"note: {only} alone is inferred, so all of the song is {only}; to write {only} only: --stems {only}"
             )
+        how: dict[str, Any] = {
+            "method": method, "init": init, "sgld": options, "draws": draws if draws > 1 else None,
+            "uncertainty": uncertainty, "seed": seed, "batch_size": windows,
+        }  # fmt: skip
         with as_usage():
-            settings = api.settings_for(
-                model, method=method, init=init, sgld=options, draws=draws if draws > 1 else None,
-                uncertainty=uncertainty, seed=seed, batch_size=batch_size, device=device,
-            )  # fmt: skip
+            settings = api.settings_for(model, device=here, **how)
         if verbose and not quiet:
             say(
                 f"{settings.method} on {settings.device}, {len(model.sources)} sources: "
                 f"{', '.join(model.sources)} from {model.info.name}"
             )
-        batch.run(jobs, model, settings, output)
+        elif batch_size == "auto" and settings.batch_size and ray is None and not quiet:
+            say(f"note: --batch-size auto is of a GPU; on {settings.device} it is {settings.batch_size}")
+        claims = library.Claims(out) if skip_existing else None
+        try:
+            if ray is None:
+                batch.run(jobs, model, settings, output, claims)
+            else:
+                order = Order(
+                    priors=str(Path(base).absolute()) if Path(base).is_dir() else base,
+                    replaced={n: str(Path(p).absolute()) if Path(p).is_dir() else p for n, p in others.items()},
+                    sources=listed(sources), offline=offline, settings=how, output=output,
+                    claims=out.absolute() if claims else None, log=log.absolute() if log else None,
+                    device=device, threads=threads or 1,
+                )  # fmt: skip
+                run_on_ray(batch, [absolute(job) for job in jobs], model, order, "" if ray == "auto" else ray)
+        finally:
+            if claims:
+                claims.close()
+        if claims and claims.without_locks and not quiet:
+            say(f"note: {out} has no locks, so several runs on it need --shard to share the work")
         batch.finish(model)
 
 
 def gather(
-    inputs: list[str], piped: Path | None, batch: Batch, part: Part, *, recursive: bool, out: Path
+    inputs: list[str], piped: Path | None, batch: Batch, part: Part, *, recursive: bool, out: Path, look: bool
 ) -> list[Input]:
     """List the readable files among what was typed and piped, each once; `batch` is told of the others."""
     from ..output.inputs import expand_inputs
@@ -309,61 +375,8 @@ def gather(
         batch.fail(str(problem).partition(": ")[0], problem)
     return [
         *batch.readable([(piped, "stdin")] if piped else [], part),
-        *batch.readable([(path, str(path)) for path in files], part),
+        *batch.readable([(path, str(path)) for path in files], part, look=look),
     ]
-
-
-def part_of(start: str | None, end: str | None) -> Part:
-    """Read --start and --end; a usage mistake where nothing lies between them."""
-    from ..audio.info import Part
-
-    part = Part(clock_seconds(start, "--start") or 0.0, clock_seconds(end, "--end"))
-    if part.end is not None and part.end <= part.start:
-        raise usage(f"--end {end} is not after {f'--start {start}' if start else 'the start'}")
-    return part
-
-
-def check_pictures() -> None:
-    """Raise MissingExtra unless pictures can be drawn."""
-    if find_spec("matplotlib") is None:
-        raise MissingExtra(
-            "the picture of --uncertainty needs matplotlib; run `pipx inject deepsep matplotlib` or "
-            '`pip install "deepsep[plot]"`'
-        )
-
-
-def check_filename(pattern: str, draws: int) -> None:
-    """Raise a usage mistake for a pattern that no track could use."""
-    from ..output.paths import check_pattern
-
-    with as_usage("--filename: "):
-        check_pattern(pattern)
-    if draws > 1 and "{sample}" not in pattern:
-        raise usage(f"--samples {draws} needs {{sample}} in the pattern {pattern!r}")
-
-
-def check_idle(typed: set[str], format: Format, bit_depth: BitDepth, draws: int) -> None:
-    """Raise a usage mistake where an option that was typed would do nothing."""
-    idle = {
-        "bit_depth": (format not in ("wav", "flac"), f"{format} has no bit depth; leave --bit-depth out"),
-        "bitrate": (format != "mp3", f"--bitrate is of mp3; use --format mp3, or leave it out of {format}"),
-        "codec": (
-            format != "stem",
-            f"--codec is of stem files; use --format stem, or leave it out of {format}",
-        ),
-        "chains": (draws > 1, "--samples takes a chain for each sample; leave --chains out"),
-    }
-    for name, (useless, message) in idle.items():
-        if name in typed and useless:
-            raise usage(message)
-    if format == "flac" and bit_depth == "float" and "bit_depth" in typed:
-        raise usage("flac holds no floats; use --bit-depth 24 or 16, or --format wav")
-
-
-def check_method(typed: set[str], method: Method) -> None:
-    """Raise a usage mistake for an option of Langevin where the encoder separates."""
-    way = "use --method sgld" if method == "encoder" else "these priors have an encoder; add --method sgld"
-    refuse_idle(typed, OF_SGLD, f"is of Langevin and does nothing here; {way}")
 
 
 def slug(priors: str) -> str:

@@ -5,6 +5,7 @@ Configurations are frozen and keyword-only, and check themselves when they are b
 
 from . import ranges
 from .choices import (
+    BatchSize,
     BitDepth,
     Codec,
     DomainName,
@@ -21,6 +22,8 @@ from .choices import (
 )
 from .defaults import (
     AAC_BITRATE,
+    APP_HOST,
+    APP_PORT,
     BATCH_SIZE,
     BIT_DEPTH,
     BUNDLED,
@@ -57,9 +60,9 @@ from .training import (
 )
 
 __all__ = [
-    "AAC_BITRATE", "BATCH_SIZE", "BIT_DEPTH", "BUNDLED", "CODEC", "CONTRAST_FRAMES", "DEVICE",
+    "AAC_BITRATE", "APP_HOST", "APP_PORT", "BATCH_SIZE", "BIT_DEPTH", "BUNDLED", "CODEC", "CONTRAST_FRAMES", "DEVICE",
     "ENCODER_FRAMES", "FORMAT", "INIT", "METHOD", "MP3_KBPS", "PRIOR_FRAMES", "SAMPLE_ITERATIONS",
-    "SAMPLE_SECONDS", "SAMPLE_TEMPERATURE", "SEED", "SURE_CHAINS", "BitDepth", "Codec", "ContrastTraining",
+    "SAMPLE_SECONDS", "SAMPLE_TEMPERATURE", "SEED", "SURE_CHAINS", "BatchSize", "BitDepth", "Codec", "ContrastTraining",
     "DomainName", "EncoderTraining", "Format", "Init", "Level", "Mask", "Method", "Metric", "Objective",
     "PriorTraining", "SgldConfig", "Shuffle", "SpectralEncoderConfig", "SpectralFlowConfig",
     "SpectralSgldConfig", "SpectrumConfig", "Start", "TrainConfig", "WaveformConfig",

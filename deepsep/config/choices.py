@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from ..errors import DeepsepError
 
 __all__ = [
+    "BatchSize",
     "BitDepth",
     "Codec",
     "DomainName",
@@ -25,6 +26,7 @@ __all__ = [
 DomainName = Literal["spectral", "waveform"]
 Method = Literal["auto", "sgld", "encoder"]
 Init = Literal["auto", "mixture", "encoder"]  # where SGLD starts
+BatchSize = int | Literal["auto"]  # windows separated at a time
 Format = Literal["wav", "flac", "mp3", "ogg", "stem"]
 BitDepth = Literal["float", "24", "16"]
 Codec = Literal["aac", "alac"]  # of a stem file

@@ -6,6 +6,8 @@ from .choices import BitDepth, Codec, Format, Init, Method
 
 __all__ = [
     "AAC_BITRATE",
+    "APP_HOST",
+    "APP_PORT",
     "BATCH_SIZE",
     "BIT_DEPTH",
     "BUNDLED",
@@ -38,3 +40,6 @@ BATCH_SIZE = 2  # windows separated at a time
 SAMPLE_SECONDS = 10.0
 SAMPLE_TEMPERATURE = 1.0
 SAMPLE_ITERATIONS = 32  # of Griffin-Lim, for the phase
+
+APP_HOST = "127.0.0.1"  # this machine alone
+APP_PORT = 8765

@@ -45,7 +45,7 @@ def windows(frames_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[W
     for piece in frames_cfn:
         pieces.append(piece)
         have += piece.shape[-1]
-        if not started and have > context:
+        if not started and have >= core + context:
             pieces, started = [mirrored(joined(pieces), context, 0)], True
             have += context
         while started and have >= span:
@@ -57,6 +57,11 @@ def windows(frames_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[W
         return
     held = joined(pieces)
     if not started:
+        length = min(core, -(-have // ALIGN) * ALIGN)
+        if have <= core and length <= 2 * have - 1:  # one window: both mirror images at once
+            frames = mirrored(held, context, length + context - have)
+            yield Window(frames, first, have, context + have)
+            return
         held = mirrored(held, context, 0)
     while (left := held.shape[-1] - context) > 0:
         length = min(core, -(-left // ALIGN) * ALIGN)

@@ -26,11 +26,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is known of a model's weights: where they came from, and under which licence, by source."""
+    """What is known of a model's weights: where they came from, and under which licence, by source.
+
+    `weights` is one hash of all of them, a folder's too, which has no commit.
+    """
 
     name: str = ""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     licences: Mapping[str, str] = field(default_factory=dict)
+    weights: str = ""
 
 
 class LazyPriors(Mapping[str, Flow]):

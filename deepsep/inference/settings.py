@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..config import BATCH_SIZE, Init, Method, SgldConfig, SpectralSgldConfig, check_choice
+from ..config import BATCH_SIZE, BatchSize, Init, Method, SgldConfig, SpectralSgldConfig, check_choice
 from ..errors import DeepsepError
 
-__all__ = ["Settings", "check_device", "choose_method", "pick_device"]
+__all__ = ["Settings", "check_device", "choose_method", "pick_batch_size", "pick_device"]
 
 DEVICES = ("cpu", "cuda", "mps")
 
@@ -24,7 +24,7 @@ class Settings:
     init: ChosenInit = "mixture"
     sgld: SgldConfig = field(default_factory=SpectralSgldConfig)
     seed: int = 0
-    batch_size: int = BATCH_SIZE  # windows at a time
+    batch_size: int | None = BATCH_SIZE  # windows at a time; None: as many as fit into a GPU's free memory
     device: str = "cpu"
     draws: int = 1  # 1 is the point estimate; more are that many draws from the posterior
 
@@ -51,6 +51,18 @@ def pick_device(name: str) -> str:
             f"--device {name}: this PyTorch ({torch.__version__}) finds no {kind} device; use --device cpu"
         )
     return name
+
+
+def pick_batch_size(size: BatchSize, device: str) -> int | None:
+    """What `Settings.batch_size` is on a device: "auto" is as many as fit on a GPU, and the default elsewhere.
+
+    Raises DeepsepError for what is no size.
+    """
+    if size == "auto":
+        return None if device.startswith("cuda") else BATCH_SIZE
+    if isinstance(size, str) or size < 1:
+        raise DeepsepError(f"batch_size must be at least 1 or auto, got {size}")
+    return size
 
 
 def choose_method(method: Method, init: Init, *, has_encoder: bool) -> tuple[ChosenMethod, ChosenInit]:

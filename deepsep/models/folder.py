@@ -122,7 +122,9 @@ def load(
         for name in names:
             check(folder, f"{name}.safetensors", config)
     licences = {name: licence_of(config, name) for name in names}
-    return Model(domain, priors, net, ModelInfo(str(folder), {}, licences)).to(device)
+    used = [*names, *(["encoder"] if net is not None else [])]
+    weights = digest("".join(config["files"][f"{name}.safetensors"]["sha256"] for name in used).encode())
+    return Model(domain, priors, net, ModelInfo(str(folder), {}, licences, weights)).to(device)
 
 
 def spread_of(encoder: Mapping[str, Any]) -> list[float] | None:
@@ -171,6 +173,7 @@ def load_model(
     flows: dict[str, Mapping[str, Flow]] = dict.fromkeys(model.priors, model.priors)
     licences = dict(model.info.licences)
     origins = dict.fromkeys(own, base)
+    weights = [model.info.weights] if own else []
     for name in (n for n in names if n in replaced):
         found = hub.resolve(replaced[name], offline=offline, on_progress=on_progress, only=[name])
         other = load(found.folder, sources=[name], encoder=False)
@@ -181,11 +184,13 @@ def load_model(
             )
         flows[name] = other.priors
         licences |= other.info.licences
+        weights.append(other.info.weights)
         origins[name] = found
     info = ModelInfo(
         base.name,
         {n: Origin(origins[n].name, origins[n].commit) for n in names},
         {n: licences[n] for n in names},
+        weights[0] if len(weights) == 1 else digest("".join(weights).encode()),
     )
     lazy = LazyPriors({n: partial(flows[n].__getitem__, n) for n in names})
     return replace(model, priors=lazy, info=info).to(device)

@@ -50,19 +50,23 @@ def find_in_folder(folder: Path, recursive: bool, avoid: Path | None) -> list[Pa
     """The audio files of a folder, sorted, without hidden ones. Raises DeepsepError when there is none."""
     root = os.path.abspath(folder)
     outputs = os.path.abspath(avoid) + os.sep if avoid and os.path.abspath(avoid) != root else None
-    inside = [
+    inside = [  # songs, and stem files
         p
         for p in sorted(folder.glob("**/*" if recursive else "*"))
         if p.suffix.lower() in AUDIO_SUFFIXES
-        and not is_stem_file(p)
         and not any(part.startswith(".") for part in p.relative_to(folder).parts)
         and not (outputs and os.path.abspath(p).startswith(outputs))
         and p.is_file()
     ]
-    if not inside:
+    songs = [path for path in inside if not is_stem_file(path)]
+    if inside and not songs:
+        raise DeepsepError(
+            f"{folder}: holds stem files only, which are made of songs; name one to separate its mix"
+        )
+    if not songs:
         hint = "" if recursive else "; --recursive looks in its subfolders"
         raise DeepsepError(f"{folder}: is a folder without audio files{hint}")
-    return inside
+    return songs
 
 
 def match_pattern(pattern: str, recursive: bool, avoid: Path | None) -> list[Path]:

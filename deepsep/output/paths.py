@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import string
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ __all__ = [
     "path_key",
     "plan",
     "plan_paths",
+    "track_key",
 ]
 
 PATTERN_KEYS = ("track", "stem", "ext", "parent", "priors", "sample")
@@ -92,7 +93,8 @@ class Job:
     """One track and its outputs.
 
     `paths` maps each stem to its file, {"mix": file} for a stem file; with several draws the names are
-    "sample-1/vocals" and so on. `extras` maps "uncertainty", "picture" and "report" to the files beside them.
+    "sample-1/vocals" and so on. `extras` maps "uncertainty", "picture" and "report" to the files beside them; `key`
+    is its `track_key`.
     """
 
     source: Path
@@ -102,6 +104,11 @@ class Job:
     seconds: float | None = None
     info: AudioInfo | None = None
     part: Part = WHOLE
+    key: str = ""
+
+    def is_done(self) -> bool:
+        """Whether all outputs exist."""
+        return all(os.path.lexists(path) for path in (*self.paths.values(), *self.extras.values()))
 
 
 def output_stems(
@@ -123,11 +130,17 @@ def output_stems(
 
 
 def plan(
-    inputs: Sequence[Input], output: Output, *, priors: str = "", skip_existing: bool = False
+    inputs: Sequence[Input],
+    output: Output,
+    *,
+    priors: str = "",
+    skip_existing: bool = False,
+    on_partial: Callable[[Input, DeepsepError], None] | None = None,
 ) -> list[Job]:
     """Every output of every track. Creates nothing.
 
-    With `skip_existing`, tracks whose outputs all exist are left out.
+    With `skip_existing`, tracks whose outputs all exist are left out; so are those of which some exist, where there is
+    `on_partial` to call with why.
     Raises DeepsepError as `plan_paths` does, for an output that is one of the inputs, for one that exists
     (unless `output.overwrite`), and where two tracks would write one file.
     """
@@ -151,7 +164,11 @@ def plan(
             continue
         if existing and not output.overwrite:
             state = "exists" if not skip_existing else "exists, though other outputs of this track do not"
-            raise DeepsepError(f"{existing[0]}: {state}; use --overwrite to replace it")
+            problem = DeepsepError(f"{existing[0]}: {state}; use --overwrite to replace it")
+            if not (skip_existing and on_partial):
+                raise problem
+            on_partial(item, problem)
+            continue
         jobs.append(job)
     return jobs
 
@@ -176,7 +193,18 @@ def plan_job(item: Input, output: Output, priors: str) -> Job:
         if output.report if kind == "report" else output.uncertainty:
             extra = f"{shared}/{own}{name}" if shared else own + name
             extras |= plan_paths(item.path, output.folder, extra, [kind], ext, priors=priors)
-    return Job(item.path, targets, extras, item.label, item.seconds, item.info, item.part)
+    key = track_key(item.path, output, priors)
+    return Job(item.path, targets, extras, item.label, item.seconds, item.info, item.part, key)
+
+
+def track_key(track: Path, output: Output, priors: str = "") -> str:
+    """Where a track's outputs go below the output folder, stems and draws aside: the same on every machine.
+
+    Tracks that would write the same files have the same key. Raises DeepsepError as `check_pattern` does.
+    """
+    check_pattern(output.file_pattern)
+    known = {"track": track_name(track), "ext": "", "parent": track.absolute().parent.name, "priors": priors}
+    return output.file_pattern.format(stem="", sample="", **known)
 
 
 def plan_paths(

@@ -1,12 +1,12 @@
 """Separate one track: two passes over its samples, stems written as they come, and what lies beside them.
 
-Shape suffixes: k stem, c channel, t sample.
+Shape suffixes: s draw, k stem, c channel, t sample.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ from .. import __version__
 from ..audio import files as audio
 from ..audio.info import WHOLE, AudioInfo, Part, Samples
 from ..audio.tags import Tags, read_tags
+from ..audio.whole import has_open_end
 from ..inference.domain import Separation
 from ..inference.model import Model
 from ..inference.settings import Settings
@@ -27,7 +28,7 @@ from . import ni_stem, stems
 from .paths import Job, Output, check_format
 from .writer import StagedWriter
 
-__all__ = ["TrackResult", "run", "used_settings"]
+__all__ = ["TrackResult", "priors_of", "run", "used_settings"]
 
 KEPT_BYTES = 96 * 2**20  # of samples that are not decoded again: 4 1/2 minutes of stereo at 44.1 kHz
 
@@ -44,6 +45,7 @@ class TrackResult:
     `source` is the input's label; `seconds` is the track's length and `took` how long separating it took.
     `gain_db` is the common gain that kept integer formats from clipping. `paths` and `extras` are those of
     the job, `settings` those of `used_settings`; `notes` say what the outputs could not hold.
+    `batch_size` is how many windows fit into memory at a time, None where that is still open.
     """
 
     source: str
@@ -55,6 +57,7 @@ class TrackResult:
     silent: bool
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    batch_size: int | None = None
 
 
 def run(
@@ -65,13 +68,15 @@ def run(
     *,
     on_progress: OnProgress | None = None,
     on_stage: OnStage | None = None,
+    on_stems: Callable[[Samples], None] | None = None,
     on_done: Callable[[TrackResult], None] | None = None,
 ) -> TrackResult:
     """Separate one track: a first pass for its length and loudness, a second for its stems.
 
     All outputs get their names together, at the very end. `on_progress` is called with the seconds of the track
     that are separated; `on_stage` as the track is read before that, and as files and page are made after it;
-    `on_done` with the result, as the outputs get their names: no signal comes between.
+    `on_stems` with the stems (s, k, c, t) as they come; `on_done` with the result, as the outputs get their names: no
+    signal comes between.
     Raises DeepsepError as `audio.read_blocks` and the writers do; then nothing of this track is left behind.
     """
     began = time.monotonic()
@@ -93,6 +98,7 @@ def run(
             on_progress(samples / info.rate)
 
     tell(0)
+    sizes = [] if settings.batch_size is None else [settings.batch_size]
     with StagedFiles({**job.paths, **job.extras}) as staged:
         with ExitStack() as stack:
             writers: list[StagedWriter] = []
@@ -101,19 +107,25 @@ def run(
                 stack.push(opened)
                 writers.append(opened)
             again = iter(kept) if kept else audio.read_part(info)
-            for stems_skct in separate_blocks(
-                again, separation, on_spread=spread.add if spread else None, on_progress=tell
-            ):
+            separated = separate_blocks(
+                again, separation, on_spread=spread.add if spread else None, on_progress=tell,
+                on_batch_size=sizes.append,
+            )  # fmt: skip
+            for stems_skct in separated:
                 by_writer = stems_skct.reshape(len(writers), -1, *stems_skct.shape[2:])
                 for writer, stems_kct in zip(writers, by_writer, strict=True):
                     writer.write(stems_kct)
+                if on_stems:
+                    on_stems(stems_skct)
             stage("writing files", 0.0)
             for number, writer in enumerate(writers):
                 writer.on_part = part_of(number, len(writers), partial(stage, "writing files"))
         took = time.monotonic() - began
         found = spread.result() if spread else None
         page = write_extras(job, staged, found, model, settings, took, partial(stage, "making the page"))
-        notes = [note for writer in writers for note in writer.notes] + [page]
+        notes = [note for writer in writers for note in writer.notes] + [page, memory_note(sizes)]
+        if has_open_end(job.source):
+            notes.append("the file has no mark at its end: it may be cut short, or a recording of a stream")
         result = TrackResult(
             job.label,
             job.paths,
@@ -124,6 +136,7 @@ def run(
             track.rms == 0,
             used_settings(settings),
             list(dict.fromkeys(note for note in notes if note)),
+            sizes[-1] if sizes else None,
         )
         staged.flush()
         with uninterrupted():
@@ -145,6 +158,13 @@ def watched(blocks_ct: Iterable[Samples], info: AudioInfo, stage: OnStage) -> It
 def part_of(number: int, count: int, tell: Callable[[float], None]) -> Callable[[float], None]:
     """What hears the share done of one part among several alike, and tells that of all."""
     return lambda share: tell((number + share) / count)
+
+
+def memory_note(sizes: Sequence[int]) -> str:
+    """What to say of batches that were halved."""
+    if len(sizes) < 2:
+        return ""
+    return f"the GPU's memory was full: windows taken {sizes[-1]} at a time, not {sizes[0]}"
 
 
 def keep(blocks_ct: Iterable[Samples], kept: list[Samples]) -> Iterator[Samples]:
@@ -233,16 +253,20 @@ def provenance(model: Model, settings: Settings, part: Part = WHOLE) -> str:
 
     Of a local folder only the name is given: outputs are passed on, and should not show the disk's folders.
     """
+    end = "the end" if part.end is None else f"{part.end:g} s"
+    which = "" if part == WHOLE else f", {part.start:g} s to {end}"
+    return f"deepsep {__version__}, {settings.method}, seed {settings.seed}{which}; priors {priors_of(model)}"
+
+
+def priors_of(model: Model) -> str:
+    """Where a model's priors came from, and their commits: "org/name@commit", or of each source."""
     by_place: dict[str, list[str]] = {}
     for source, origin in model.info.origins.items():
         repo = origin.priors.partition("@")[0]
         place = f"{repo}@{origin.commit}" if origin.commit else Path(origin.priors).name
         by_place.setdefault(place, []).append(source)
     whole = len(by_place) == 1
-    priors = "; ".join(p if whole else f"{', '.join(names)}: {p}" for p, names in by_place.items())
-    end = "the end" if part.end is None else f"{part.end:g} s"
-    which = "" if part == WHOLE else f", {part.start:g} s to {end}"
-    return f"deepsep {__version__}, {settings.method}, seed {settings.seed}{which}; priors {priors}"
+    return "; ".join(p if whole else f"{', '.join(names)}: {p}" for p, names in by_place.items())
 
 
 def used_settings(settings: Settings) -> dict[str, Any]:

@@ -92,6 +92,7 @@ class Block(nn.Module):
             nn.SiLU(),
         )
         self.dense = Dense(bands, bottleneck)
+        self.dilation = dilation
 
     def forward(self, h_bcdn: Tensor) -> Tensor:
         h: Tensor = self.dense(self.convolutions(h_bcdn) if self.training else self.folded(h_bcdn))
@@ -153,8 +154,12 @@ class UNet(AmortizedPosterior):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
-    def forward(self, features_bcdn: Tensor) -> BandPosterior:
-        """Features as of `mixture_features`; the frames must be a multiple of 2 ** levels."""
+    def forward(self, features_bcdn: Tensor, unwanted: int = 0) -> BandPosterior:
+        """Features as of `mixture_features`; the frames must be a multiple of 2 ** levels.
+
+        The first and last `unwanted` frames are context only: no q is worked out there, and what stands there means
+        nothing.
+        """
         d = features_bcdn.shape[2]
         h = torch.nn.functional.pad(features_bcdn, (0, 0, 0, self.padded - d))
         h = self.first(h.contiguous(memory_format=torch.channels_last))
@@ -164,10 +169,36 @@ class UNet(AmortizedPosterior):
             if i < len(self.pool):
                 skips.append(h)
                 h = self.pool[i](h)
-        for block in self.deep:
+        deep_cuts, cuts = self.cuts(unwanted)
+        cut = 0
+        for block, following in zip(self.deep, deep_cuts, strict=True):
+            h, cut = inner(h, following - cut), following
             h = h + block(h)
+        h, cut = inner(h, cuts[-1] // 2 - cut), cuts[-1] // 2
         for i in reversed(range(len(self.up))):
-            h = self.up[i](torch.cat([self.unpool[i](h), skips.pop()], 1))
-        out = self.last(h)[:, :, :d].to(features_bcdn.dtype)
-        logits, log_std = self.ordered(out.unflatten(1, (2, self.stems)))
+            h = inner(self.unpool[i](h), cuts[i] - 2 * cut)
+            h = self.up[i](torch.cat([h, inner(skips.pop(), cuts[i])], 1))
+            cut = cuts[i]
+        out = torch.nn.functional.pad(self.last(h)[:, :, :d], (2 * cut, 2 * cut)).to(features_bcdn.dtype)
+        logits, log_std = self.ordered(out.reshape(len(out), 2, self.stems, *out.shape[2:]))
         return BandPosterior(torch.log_softmax(logits, 1), (log_std - 1).clamp(-4, 1))
+
+    def cuts(self, unwanted: int) -> tuple[list[int], list[int]]:
+        """How many frames at either end the deep blocks, and the levels on the way up, finest first, can do without.
+
+        The last layer sees a frame beyond those that it is asked for, a block 1 and its dilation.
+        """
+        levels, needless = [], unwanted // 2 - 3
+        for _ in range(max(1, len(self.up))):
+            levels.append(max(0, needless))
+            needless = needless // 2 - 2
+        deep, needless = [], levels[-1] // 2
+        for block in reversed(self.deep):
+            needless -= 1 + cast(Block, block).dilation
+            deep.append(max(0, needless))
+        return deep[::-1], levels
+
+
+def inner(h_bcdn: Tensor, cut: int) -> Tensor:
+    """Without the first and the last `cut` frames."""
+    return h_bcdn[..., cut : h_bcdn.shape[-1] - cut]

@@ -129,9 +129,12 @@ class Inference:
         """Run the encoder: on a CPU a window at a time, which is as fast and holds less."""
         features = mixture_features(self.planes_bcdn, self.spectrum)
         rows = 1 if features.device.type == "cpu" else len(features)
+        unet = cast(UNet, self.model.encoder)
+        # a chain that starts from q also needs it where windows overlap
+        unwanted = unet.config.context if self.settings.method == "encoder" else 0
         found = []
         for part in torch.split(features, rows):
-            found.append(cast(UNet, self.model.encoder)(part))
+            found.append(unet(part, unwanted))
             if on_part:
                 on_part(len(found) * rows / len(features))
         return BandPosterior(*(torch.cat(parts) for parts in zip(*found, strict=True)))

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..config import SpectrumConfig
 from .spectrum import Spectrum
 
-__all__ = ["COLUMNS", "SpreadMap", "Uncertainty", "draw", "save"]
+__all__ = ["COLUMNS", "SpreadMap", "Uncertainty", "draw", "load", "save"]
 
 COLUMNS = 2000  # of a map at most, whatever the track's length
 PICTURE_COLUMNS = 500
@@ -107,6 +107,14 @@ def save(path: Path, found: Uncertainty) -> None:
         time_s=found.time_s,
     )  # fmt: skip
     path.write_bytes(packed.getbuffer())
+
+
+def load(path: Path) -> Uncertainty:
+    """Read what `save` wrote."""
+    with np.load(path) as kept:
+        return Uncertainty(
+            kept["stems"].tolist(), kept["std"], kept["power"], kept["band_hz"], kept["time_s"]
+        )
 
 
 def draw(path: Path, found: Uncertainty, title: str) -> None:

@@ -11,7 +11,7 @@ import soundfile as sf
 
 from ..info import BLOCK_FRAMES, AudioInfo, Samples, cut_short
 
-__all__ = ["SUFFIXES", "decode", "measure_length", "probe", "states_length"]
+__all__ = ["SUFFIXES", "decode", "measure_length", "probe", "seeks_exactly", "states_length"]
 
 SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aiff .aif .aifc .w64 .rf64 .caf .au .snd".split())
 
@@ -19,6 +19,7 @@ SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aiff .aif .aifc .w64 .rf6
 OPEN_LENGTH = 1 << 60
 # Room for tags after the last mp3 frame; at most a second of music.
 TAIL_BYTES = 1 << 14
+PLAIN = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes of samples that stand alone
 
 
 def probe(path: Path) -> AudioInfo | None:
@@ -94,6 +95,12 @@ def read_all(sound: sf.SoundFile) -> Iterator[Samples]:
     """Yield the rest of an open file in blocks of shape (c, t)."""
     while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
         yield block.T
+
+
+def seeks_exactly(info: AudioInfo) -> bool:
+    """Whether a file can be read from any sample on: it holds plain samples, or is a flac."""
+    with sf.SoundFile(info.path) as sound:
+        return bool(sound.seekable() and sound.subtype.startswith(PLAIN))
 
 
 def decode(info: AudioInfo, done: int = 0) -> Iterator[Samples]:

@@ -79,9 +79,9 @@ class Overview:
         return samples_ct[:, count * UNIT :]
 
     def picture(self) -> Picture:
-        """What was measured, joined to the columns of the page."""
-        level_nf, peak_n, power_n = (np.concatenate(part) for part in zip(*self.columns, strict=True))
-        units = -(-self.frames // UNIT)
+        """What was measured, joined to the columns of the page. Before the last block: what there is so far."""
+        level_nf, peak_n, power_n = (np.concatenate(part) for part in zip(*list(self.columns), strict=True))
+        units = min(-(-self.frames // UNIT), len(peak_n))
         starts = column_starts(units)
         count = np.diff(np.append(starts, units))
         return Picture(
