@@ -86,6 +86,8 @@ def test_sizes_that_are_too_large_together_are_wrong_usage(command, words, deeps
 def test_the_ends_of_a_range_are_taken(deepsep, priors):
     """A range that refuses its own ends would be a mistake in the range."""
     for command, option, number, low, high in OPTIONS:
+        if command == "app":  # it would serve until it is stopped
+            continue
         for end in (low, high):
             err = deepsep(command, f"{option}={number(end)}")[2]
             assert option not in err or "Missing" in err or "must be more than 0" in err, err
