@@ -15,6 +15,7 @@ from deepsep.inference.model import Model
 from deepsep.spectral.domain import SpectralDomain
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that tests start
 processes.take_signals()
 subprocess.Popen = processes.Child  # type: ignore[misc]
 
