@@ -110,12 +110,13 @@ def test_a_separation(kind, format, old, deepsep, priors, monkeypatch, record_pr
             path.write_text(f"old {path.name}")
     before = contents(Path("out"))
     failed = 0
-    for n in range(200):
+    every = 1 if "DEEPSEP_KILLS" in os.environ or kind != "memory" else 5  # a picture allocates often
+    for n in range(0, 200, every):
         with monkeypatch.context() as patch:
             fault = Fault(patch, owner, name, error, n, *counts)
             code, _, err = deepsep(*words)
         if not fault.happened:
-            record_property("faults", n)
+            record_property("faults", n // every)
             break
         if code == 0:
             assert tree(Path("out/song")) == whole and contents(Path("out")).items().isdisjoint(
