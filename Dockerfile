@@ -1,6 +1,7 @@
 # docker build -t deepsep .                                                       without a graphics card
 # docker build -t deepsep --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 .      for NVIDIA cards
 # docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/music" deepsep separate song.mp3 -o stems/
+# docker run --rm -p 8765:8765 -v "$PWD:/music" deepsep app --host 0.0.0.0 --port 8765 --no-browser --folder /music/deepsep
 FROM python:3.12-slim
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -18,7 +19,7 @@ COPY deepsep ./deepsep
 # what versions there may be is said in pyproject.toml
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir torch --index-url "$TORCH_INDEX" \
-    && pip install --no-cache-dir ".[tags,plot]" \
+    && pip install --no-cache-dir ".[app,tags,plot]" \
     && rm -rf /src
 
 # --user may be anybody, who has no home here
