@@ -12,7 +12,7 @@ import torch
 from cli_fixtures import examples
 from hypothesis import given, settings
 from safetensors.torch import load_file, save_file
-from tiny import folder_of
+from tiny import can_be_written, folder_of
 
 from deepsep.config import (
     SpectralEncoderConfig,
@@ -227,6 +227,10 @@ WEIGHTS = {
 
 @pytest.mark.parametrize("what", WEIGHTS)
 def test_weights_that_no_training_leaves_behind_are_one_line(what, spoilt):
+    if not can_be_written(
+        {"float8": torch.float8_e4m3fn, "complex": torch.complex64}.get(what, torch.float32)
+    ):
+        pytest.skip("safetensors does not write such numbers")
     reweigh(spoilt, WEIGHTS[what])
     assert "vocals.safetensors" in refused(spoilt)
 

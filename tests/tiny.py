@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants, file_download
+from safetensors.torch import save
 
 from deepsep import cli
 from deepsep.config import SpectralEncoderConfig, SpectralFlowConfig, SpectrumConfig
@@ -15,6 +16,14 @@ from deepsep.spectral.domain import SpectralDomain
 SPECTRUM = SpectrumConfig(rate=16000, n_fft=256, single_bins=8)
 DOMAIN = SpectralDomain(spectrum=SPECTRUM)
 BANDS = SPECTRUM.bands
+
+
+def can_be_written(dtype: torch.dtype) -> bool:
+    """Whether the installed safetensors writes numbers of this type; its oldest versions lack some."""
+    try:
+        return bool(save({"x": torch.zeros(1).to(dtype)}))
+    except KeyError:
+        return False
 
 
 def tiny_prior(seed=0):
