@@ -46,8 +46,9 @@ class Scratch:
                 self.path.mkdir(mode=0o700)
                 self.lock.acquire(blocking=False)
                 return
-            except Timeout:
-                continue  # another process has just taken it for an abandoned one
+            except (Timeout, FileNotFoundError):  # another process has just taken it for an abandoned one
+                if not parent.is_dir():
+                    raise
             except NotImplementedError:
                 return  # a file system without locks
             except BaseException:

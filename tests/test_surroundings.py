@@ -193,7 +193,8 @@ def test_ctrl_c_while_modules_load_is_no_traceback(module, tmp_path):
         cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 130 and "Traceback" not in done.stderr, done.stderr[-500:]
-    assert not (tmp_path / "p").exists()
+    # the interrupt waits for the modules, and may then meet the first of the work
+    assert "saved" in done.stderr or not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.slow
