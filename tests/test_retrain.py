@@ -1,6 +1,7 @@
 """One command makes all weights of the wheel, and goes on where it was stopped."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ RETRAIN = Path(__file__).parents[1] / "scripts" / "retrain.py"
 SOURCES = ("vocals", "drums", "bass", "other")
 
 
-@pytest.mark.slow  # trains six networks for a step
+@pytest.mark.slow
+@pytest.mark.skipif("DEEPSEP_RETRAIN" not in os.environ, reason="trains six whole networks for a step: 90 s")
 def test_all_weights_are_made_by_one_command_that_goes_on(tmp_path):
     random = np.random.default_rng(0)
     out = tmp_path / "out"
