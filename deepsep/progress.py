@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Listener", "Status", "TrainResult", "printable"]
+__all__ = ["Listener", "Status", "TrainResult", "part_of", "printable"]
 
 # controls, among them those that start escape sequences; what reverses text; ends of lines; halves of pairs
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -16,6 +16,16 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\u
 def printable(text: str) -> str:
     """Text such as a file's name, safe to show: what could steer a terminal, or be no text at all, becomes "?"."""
     return UNPRINTABLE.sub("?", text)
+
+
+def part_of(number: int, count: int, tell: Callable[[float], None] | None) -> Callable[[float], None]:
+    """What hears the share done of one part among several alike, and tells that of all, if anybody listens."""
+
+    def hear(share: float) -> None:
+        if tell:
+            tell((number + share) / count)
+
+    return hear
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,16 +175,13 @@ def maps_of(job: Job, names: list[str]) -> dict[str, Any]:
 def result_of(result: TrackResult, job: Job, output: Output, folder: Path, comment: str) -> dict[str, Any]:
     """What the page and the downloads need to know of what was written."""
     files = {**job.paths, **job.extras}
-    notes = [*result.notes]
-    if result.gain_db:
-        notes.append(f"all stems turned down by {-result.gain_db:.2f} dB so that none clips")
     return {
         "files": {name: path.relative_to(folder).as_posix() for name, path in files.items()},
         "stems": [*output.stems],
         "comment": comment,
         "took": result.took,
         "silent": result.silent,
-        "notes": notes,
+        "notes": result.notes + result.clipping,
     }
 
 

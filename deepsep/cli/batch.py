@@ -133,8 +133,7 @@ class Batch:
                             on_stage=tell, on_done=self.done.append,
                         )  # fmt: skip
                     self.hear(job.label, result, table=table)
-                    if not isinstance(result, str) and result and result.batch_size:
-                        settings = replace(settings, batch_size=result.batch_size)
+                    settings = settings_after(settings, result)
         except KeyboardInterrupt:
             raise self.interrupted(interruption(len(self.done), len(jobs) - self.taken), model) from None
         if table:
@@ -260,6 +259,13 @@ def attempt(
             return line
 
 
+def settings_after(settings: Settings, result: TrackResult | str | None) -> Settings:
+    """The settings of the next track, after `attempt` gave `result`: as many windows at a time as fitted."""
+    if result is None or isinstance(result, str) or not result.batch_size:
+        return settings
+    return replace(settings, batch_size=result.batch_size)
+
+
 def row_of(result: TrackResult, model: Model) -> dict[str, Any]:
     """The log's line of a track that is done."""
     from ..output.tracks import priors_of
@@ -298,10 +304,8 @@ def reason(error: BaseException, source: Path) -> str:
 
 def notes_of(result: TrackResult) -> list[str]:
     """What a person should know of a result."""
-    notes = ["silent throughout"] if result.silent else []
-    if result.gain_db:
-        notes.append(f"all stems turned down by {-result.gain_db:.2f} dB so that none clips")
-    return notes + result.notes
+    silent = ["silent throughout"] if result.silent else []
+    return silent + result.clipping + result.notes
 
 
 def target_of(result: TrackResult) -> str:

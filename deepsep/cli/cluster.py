@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepsepError
 from .bars import EVERY, time_left
-from .batch import Batch, attempt
+from .batch import Batch, attempt, settings_after
 from .common import say, set_threads
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ class Worker:
     def separate(self, job: Job) -> TrackResult | str | None:
         """Separate a track: see `attempt`."""
         result = attempt(job, self.model, self.settings, self.order.output, self.claims, self.log)
-        if not isinstance(result, str) and result and result.batch_size:
-            self.settings = replace(self.settings, batch_size=result.batch_size)
+        self.settings = settings_after(self.settings, result)
         return result
 
 
@@ -183,19 +182,24 @@ class Pool:
             if number is None:
                 cause = error.cause
                 raise DeepsepError(f"--ray: a worker cannot start: {cause or error}") from None
-            result = f"{self.jobs[number].label}: {type(error.cause).__name__}: {error.cause}"
-            if self.batch.log:
-                self.batch.log.add({"source": self.jobs[number].label, "outcome": "failed", "error": result})
+            label = self.jobs[number].label
+            self.batch.fail(label, f"{label}: {type(error.cause).__name__}: {error.cause}")
+        else:
+            if number is not None:
+                self.take(number, result)
         self.failed_starts = 0
-        if number is not None and result is None and self.tries[number]:
-            self.batch.skipped += 1  # a worker that died had just finished it
-        elif number is not None:
-            self.batch.hear(self.jobs[number].label, result, table=False)
-            if not isinstance(result, str) and result:
-                self.batch.done.append(result)
         if self.left:
             following = self.left.popleft()
             self.at_work[worker.separate.remote(self.jobs[following])] = worker, following
+
+    def take(self, number: int, result: TrackResult | str | None) -> None:
+        """Take what became of a track."""
+        if result is None and self.tries[number]:
+            self.batch.skipped += 1  # a worker that died had just finished it
+            return
+        self.batch.hear(self.jobs[number].label, result, table=False)
+        if not isinstance(result, str) and result:
+            self.batch.done.append(result)
 
     def bury(self, number: int | None) -> None:
         """A worker has died: another takes its place, its track waits for the next that is free."""

@@ -37,7 +37,6 @@ from .checks import (
     parse_part,
     parse_shard,
 )
-from .cluster import Order, absolute, run_on_ray
 from .common import (
     as_usage,
     exit_on_signals,
@@ -347,6 +346,8 @@ def separate(
             if ray is None:
                 batch.run(jobs, model, settings, output, claims)
             else:
+                from .cluster import Order, absolute, run_on_ray
+
                 order = Order(
                     priors=str(Path(base).absolute()) if Path(base).is_dir() else base,
                     replaced={n: str(Path(p).absolute()) if Path(p).is_dir() else p for n, p in others.items()},

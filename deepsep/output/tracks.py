@@ -21,6 +21,7 @@ from ..audio.whole import has_open_end
 from ..inference.domain import Separation
 from ..inference.model import Model
 from ..inference.settings import Settings
+from ..progress import part_of
 from ..separation import measure, separate_blocks
 from ..spectral import uncertainty
 from ..staging import StagedFiles, uninterrupted
@@ -58,6 +59,11 @@ class TrackResult:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     batch_size: int | None = None
+
+    @property
+    def clipping(self) -> list[str]:
+        """What to say of the common gain, in a line, where there is one."""
+        return [f"all stems turned down by {-self.gain_db:.2f} dB so that none clips"] if self.gain_db else []
 
 
 def run(
@@ -153,11 +159,6 @@ def watched(blocks_ct: Iterable[Samples], info: AudioInfo, stage: OnStage) -> It
         done += block.shape[1]
         stage("reading", done / info.frames if info.frames else 0.0)
         yield block
-
-
-def part_of(number: int, count: int, tell: Callable[[float], None]) -> Callable[[float], None]:
-    """What hears the share done of one part among several alike, and tells that of all."""
-    return lambda share: tell((number + share) / count)
 
 
 def memory_note(sizes: Sequence[int]) -> str:

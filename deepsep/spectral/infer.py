@@ -20,6 +20,7 @@ from ..inference.domain import OnPart, Separation
 from ..inference.model import Model
 from ..inference.posterior import Posterior
 from ..inference.settings import Settings
+from ..progress import part_of
 from .encoder import BandPosterior, UNet, mixture_features
 from .likelihood import BandLikelihood, wiener_gains
 from .spectrum import Spectrum, stereo_power
@@ -168,10 +169,7 @@ class Inference:
         )
         for chain in range(chains):
             noise = sgld.window_noise(self.settings.seed, [chain] * len(start), self.first, start)
-
-            def tell(share: float, chain: int = chain) -> None:
-                self.tell((chain + share) / chains)
-
+            tell = part_of(chain, chains, self.on_part)
             for info in sgld.late_iterates(start, posterior, config, noise, tell):
                 gains = wiener_gains(info.denoised, spectrum, config.alpha)
                 yield chain, pooled(gains, initial, config.pool) if self.settings.init == "encoder" else gains

@@ -37,7 +37,7 @@ from ..inference.encoder import AmortizedPosterior
 from ..inference.mixture import project
 from ..inference.model import Model
 from ..inference.settings import Settings
-from ..progress import Listener
+from ..progress import Listener, part_of
 from ..recordings.banks import HELD_OUT
 from ..recordings.files import Folders
 from ..spectral.spectrum import Spectrum
@@ -143,11 +143,7 @@ class WaveformDomain:
         shape = (settings.draws, len(model.sources))
         stems = [w.frames_cfn.new_zeros(*shape, *w.frames_cfn.shape) for w in windows]
         for number, (start, end) in enumerate(kinds := sorted(set(spans))):
-
-            def tell(share: float, number: int = number) -> None:
-                if separation.on_part:
-                    separation.on_part((number + share) / len(kinds))
-
+            tell = part_of(number, len(kinds), separation.on_part)
             own = [i for i, span in enumerate(spans) if span == (start, end)]
             rows = torch.cat([windows[i].frames_cfn[:, start:end] for i in own])
             first = [windows[i].first + start for i in own for _ in windows[i].frames_cfn]

@@ -30,7 +30,7 @@ def probe(path: Path) -> AudioInfo | None:
     if path.suffix.lower() == ".raw":
         return None  # soundfile would ask for the rate, which such a file does not state
     try:
-        with sf.SoundFile(name_of(path)) as sound:
+        with opened(path) as sound:
             return AudioInfo(
                 path=path,
                 rate=sound.samplerate,
@@ -43,9 +43,9 @@ def probe(path: Path) -> AudioInfo | None:
         return None
 
 
-def name_of(path: Path) -> Path | bytes:
-    """A name as soundfile opens it, which encodes text strictly: names need not be UTF-8 everywhere."""
-    return os.fsencode(path) if os.name == "posix" else path
+def opened(path: Path) -> sf.SoundFile:
+    """Open a file by its bytes, where names have such: soundfile encodes text strictly, and they need not be UTF-8."""
+    return sf.SoundFile(os.fsencode(path) if os.name == "posix" else path)
 
 
 def states_length(info: AudioInfo) -> bool:
@@ -99,14 +99,14 @@ def read_all(sound: sf.SoundFile) -> Iterator[Samples]:
 
 def seeks_exactly(info: AudioInfo) -> bool:
     """Whether a file can be read from any sample on: it holds plain samples, or is a flac."""
-    with sf.SoundFile(info.path) as sound:
+    with opened(info.path) as sound:
         return bool(sound.seekable() and sound.subtype.startswith(PLAIN))
 
 
 def decode(info: AudioInfo, done: int = 0) -> Iterator[Samples]:
     """Yield blocks of shape (c, t), from sample `done` on. Raises DeepsepError where the file is damaged."""
     try:
-        with sf.SoundFile(name_of(info.path)) as sound:
+        with opened(info.path) as sound:
             if done:
                 sound.seek(done)
             for block in read_all(sound):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ...audio.files import probe
 from ...audio.info import WHOLE, AudioInfo, Part
 from ...errors import DeepsepError
+from ...progress import part_of
 from ...staging import StagedFiles
 from . import sound
 from .overview import Values
@@ -87,11 +88,7 @@ def write_report(
             with waiting.scratch(target.parent).open("w+b") as sounds, target.open("wb") as page:
                 heard = []
                 for index, info in enumerate(infos):
-
-                    def tell(share: float, index: int = index) -> None:
-                        if on_part:
-                            on_part((index + share) / len(infos))
-
+                    tell = part_of(index, len(infos), on_part)
                     heard.append(sound.embed(info, rate, kbps, index, sounds, tell))
                 tracks = [Track(label, picture) for label, (picture, _) in zip(labels, heard, strict=True)]
                 head, tail = render(tracks, infos[0], rate, title, settings, priors, uncertainty, seconds)
