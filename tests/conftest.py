@@ -9,6 +9,7 @@ import hypothesis
 import processes
 import pytest
 import torch
+from chromium import chromium
 from cli_fixtures import FOUR
 from tiny import Commands, folder_of
 
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "browser" in item.fixturenames:
             item.add_marker("slow")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser of a file's tests."""
+    yield from chromium(tmp_path_factory.mktemp("profile"))
 
 
 hypothesis.settings.register_profile("deepsep", deadline=None, max_examples=30, derandomize=True)

@@ -53,6 +53,15 @@ def end_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
+def is_there(group: int) -> bool:
+    """Whether a process of the group is alive."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def children_end() -> Iterator[None]:
     """For a fixture: ends what was started while it was in use."""
     before = list(Child.started)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cli_fixtures import FOUR, program
 from test_app import without_time
-from test_report import CHROMIUM, DRIVER, FLAGS, find, gains, keys, now, wait
+from test_report import find, gains, keys, now, wait
 from tiny import folder_of
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -72,21 +72,6 @@ def server(tmp_path_factory):
         server = Server(tmp_path_factory.mktemp("music") / "deepsep")
         yield server
         server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs Chromium and chromedriver: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

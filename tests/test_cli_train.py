@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from cli_fixtures import FOUR, noise, program, record, tree
-from processes import PATIENCE, until
+from processes import PATIENCE, is_there, until
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from tiny import folder_of
@@ -262,14 +262,6 @@ def test_ctrl_c_saves_and_resume_goes_on(small, tmp_path):
     assert code == 0 and f": {step + 2} steps; held out" in told[-1]
     assert f"step {step + 1} " in told[-2]
     assert note_of(checkpoint)["step"] == step + 2
-
-
-def is_there(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import Child, children_end, take_signals, until
+from processes import Child, children_end, is_there, take_signals, until
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -40,11 +40,3 @@ def test_a_child_ends_with_its_group_when_its_test_does(leader):
     os.killpg(child.pid, 0)
     assert next(fixture, None) is None
     until(lambda: not is_there(child.pid))
-
-
-def is_there(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
