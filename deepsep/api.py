@@ -170,7 +170,7 @@ def separate(
         draws: so many plausible separations instead of one best; each stem then has an axis more, in front.
         seed: same seed, same machine, same stems, but for rounding (1e-4 of full scale).
         batch_size: windows at a time; changes memory, not the result. "auto" takes as many as a GPU's free memory
-            holds, and the default elsewhere. A batch that does not fit into a GPU's memory is halved.
+            holds, and one elsewhere. A batch that does not fit into a GPU's memory is halved.
         device: "auto", "cpu", "cuda" or "mps".
         offline: use the local cache only.
         on_uncertainty: called once, at the end, with how sure each stem is over time and frequency.

@@ -108,6 +108,7 @@ def route(
             if spread and on_spread:
                 on_spread(*spread)
             yield frames_cn, stems
+            del frames_cn, stems  # or they were in memory while the next are worked out
 
     joined = chunks.join(estimates, core, context, fade)
     yield from domain.synthesise(stems_only(joined), chunks.Reader(mixture_ct), separation)

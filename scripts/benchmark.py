@@ -27,13 +27,13 @@ import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import soundfile
 
 import deepsep
-from deepsep.config import BATCH_SIZE
+from deepsep.config import WINDOWS
 
 RATE = 44100
 
@@ -122,6 +122,8 @@ def floor(folder: Path, args: argparse.Namespace) -> None:
     from deepsep.inference.chunks import batched, windows
     from deepsep.inference.domain import Separation
     from deepsep.inference.posterior import gradient
+    from deepsep.spectral.domain import SpectralDomain
+    from deepsep.spectral.infer import Inference
 
     mix_ct = soundfile.read(song(folder / "floor.flac", 40), dtype="float32")[0].T.copy()
     model = api.load_priors(device="cpu")
@@ -129,8 +131,9 @@ def floor(folder: Path, args: argparse.Namespace) -> None:
     groups = [[k] for k in range(len(model.sources))]
     task = Separation(separation.measure([mix_ct], RATE), model, settings, groups)
     core, context, *_ = model.domain.layout(task)
-    batch = next(batched(windows(model.domain.analyse([mix_ct], task), core, context), BATCH_SIZE))
-    x = torch.randn(len(batch), model.domain.spectrum.bands, batch[0].frames_cfn.shape[-1])
+    batch = next(batched(windows(model.domain.analyse([mix_ct], task), core, context), WINDOWS))
+    cut = Inference.of(batch, task, cast(SpectralDomain, model.domain).spectrum_of(task)).unwanted
+    x = torch.randn(len(batch), model.domain.spectrum.bands, batch[0].frames_cfn.shape[-1] - 2 * cut)
     sigma, steps = settings.sgld.sigma_max, settings.sgld.levels * settings.sgld.steps
     shares = []
     for _ in range(args.runs):
@@ -152,7 +155,7 @@ def repeat(folder: Path, args: argparse.Namespace) -> None:
     short = str(song(folder / "short.flac", 20))
     for method in args.methods.split(","):
         outputs = []
-        for name, options in (("a", []), ("b", []), ("c", ["--batch-size", "1"])):
+        for name, options in (("a", []), ("b", []), ("c", ["--batch-size", "2"])):
             out = folder / f"{method}-{name}"
             run("separate", short, "-o", str(out), "--method", method, "--seed", "3", *options)
             outputs.append(stems(out))

@@ -74,6 +74,12 @@ def small_prior(seed):
     return shake(prior, 0.02, seed)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Tests that draw without a generator of their own draw the same each time."""
+    torch.manual_seed(0)
+
+
 modules_children_end = pytest.fixture(autouse=True, scope="module")(processes.children_end)
 children_end = pytest.fixture(autouse=True)(processes.children_end)
 

@@ -237,6 +237,17 @@ def test_a_chain_that_the_encoder_started_is_pooled_with_it(model):
     assert np.square(both - encoder).sum() < np.square(alone - encoder).sum()
 
 
+def test_a_chain_leaves_out_the_context_that_only_the_encoder_needs(model, monkeypatch):
+    shape = replace(model.encoder.config, context=128)
+    encoder = model.domain.build_encoder(shape, len(model.sources)).eval()
+    encoder.load_state_dict(model.encoder.state_dict())
+    far = Model(model.domain, model.priors, encoder)
+    x, warm = song(2.0), replace(WARM, init="encoder")
+    stems = separate(x, far, warm)
+    monkeypatch.setattr(infer, "SGLD_CONTEXT", 128)
+    close(separate(x, far, warm), stems, 1e-4)
+
+
 def test_auto_chooses_what_there_is():
     assert choose_method("auto", "auto", has_encoder=True)[0] == "encoder"
     assert choose_method("auto", "auto", has_encoder=False) == ("sgld", "mixture")

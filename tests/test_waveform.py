@@ -273,7 +273,7 @@ def test_the_sleep_loss_prefers_the_truth():
     q = encoder(stems.sum(1))
     loss, figures = sleep_loss(q, stems)
     truth, best = sleep_loss(q._replace(mean=stems, log_std=q.log_std - 2), stems)
-    assert float(truth) < float(loss) and best["SDR"] > 20 > figures["SDR"]
+    assert float(truth) < float(loss) and best["SDR"] > 15 > figures["SDR"]
 
 
 # --- files and folders ---------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ..config import (
     METHOD,
     MP3_KBPS,
     SEED,
+    WINDOWS,
     BitDepth,
     Codec,
     Format,
@@ -199,10 +200,10 @@ def separate(
         typer.Option(
             metavar="N|auto",
             help="Windows at a time; changes memory, not the result. auto: as many as a GPU's free memory holds, "
-            f"{BATCH_SIZE} elsewhere.",
+            f"{WINDOWS} elsewhere.",
             rich_help_panel=RUNNING,
         ),
-    ] = str(BATCH_SIZE),
+    ] = BATCH_SIZE,
     device: DeviceOption = DEVICE,
     threads: ThreadsOption = None,
     start: Annotated[
@@ -339,8 +340,6 @@ def separate(
                 f"{settings.method} on {settings.device}, {len(model.sources)} sources: "
                 f"{', '.join(model.sources)} from {model.info.name}"
             )
-        elif batch_size == "auto" and settings.batch_size and ray is None and not quiet:
-            say(f"note: --batch-size auto is of a GPU; on {settings.device} it is {settings.batch_size}")
         claims = library.Claims(out) if skip_existing else None
         try:
             if ray is None:

@@ -37,6 +37,7 @@ from .defaults import (
     SAMPLE_SECONDS,
     SAMPLE_TEMPERATURE,
     SEED,
+    WINDOWS,
 )
 from .networks import (
     SpectralEncoderConfig,
@@ -62,9 +63,9 @@ from .training import (
 __all__ = [
     "AAC_BITRATE", "APP_HOST", "APP_PORT", "BATCH_SIZE", "BIT_DEPTH", "BUNDLED", "CODEC", "CONTRAST_FRAMES", "DEVICE",
     "ENCODER_FRAMES", "FORMAT", "INIT", "METHOD", "MP3_KBPS", "PRIOR_FRAMES", "SAMPLE_ITERATIONS",
-    "SAMPLE_SECONDS", "SAMPLE_TEMPERATURE", "SEED", "SURE_CHAINS", "BatchSize", "BitDepth", "Codec", "ContrastTraining",
-    "DomainName", "EncoderTraining", "Format", "Init", "Level", "Mask", "Method", "Metric", "Objective",
-    "PriorTraining", "SgldConfig", "Shuffle", "SpectralEncoderConfig", "SpectralFlowConfig",
+    "SAMPLE_SECONDS", "SAMPLE_TEMPERATURE", "SEED", "SURE_CHAINS", "WINDOWS", "BatchSize", "BitDepth", "Codec",
+    "ContrastTraining", "DomainName", "EncoderTraining", "Format", "Init", "Level", "Mask", "Method", "Metric",
+    "Objective", "PriorTraining", "SgldConfig", "Shuffle", "SpectralEncoderConfig", "SpectralFlowConfig",
     "SpectralSgldConfig", "SpectrumConfig", "Start", "TrainConfig", "WaveformConfig",
     "WaveformEncoderConfig", "WaveformFlowConfig", "WaveformSgldConfig", "bounds", "changed", "check_choice",
     "fits_some_domain", "from_dict", "is_number", "is_whole", "parse_json", "ranges", "shorten", "to_dict",

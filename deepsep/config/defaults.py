@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .choices import BitDepth, Codec, Format, Init, Method
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "SAMPLE_SECONDS",
     "SAMPLE_TEMPERATURE",
     "SEED",
+    "WINDOWS",
 ]
 
 BUNDLED = "bundled"
@@ -35,7 +38,8 @@ MP3_KBPS = 320
 CODEC: Codec = "aac"  # of a stem file
 AAC_BITRATE = 256_000  # bit/s of each stream of a stem file
 
-BATCH_SIZE = 2  # windows separated at a time
+BATCH_SIZE: Literal["auto"] = "auto"
+WINDOWS = 1  # separated at a time where there is no GPU: more are no faster, and take memory
 
 SAMPLE_SECONDS = 10.0
 SAMPLE_TEMPERATURE = 1.0

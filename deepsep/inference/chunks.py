@@ -50,8 +50,9 @@ def windows(frames_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[W
             have += context
         while started and have >= span:
             held = joined(pieces)
-            yield Window(held[..., :span], first, core, span)
             pieces = [held[..., core:].clone()]  # a copy, so that a window that is done leaves memory
+            yield Window(held[..., :span], first, core, span)
+            del held
             have, first = have - core, first + core
     if not pieces:
         return
@@ -101,6 +102,7 @@ def batched(items: Iterable[Window], size: int) -> Iterator[list[Window]]:
             yield batch
             batch = []
         batch.append(item)
+        del item
         if len(batch) == size:
             yield batch
             batch = []
@@ -133,7 +135,8 @@ def join(
         end = max(start, window.length)
         if end > start:
             yield frames[..., start:end], tuple(body[..., start:end] for body in bodies)
-        held = frames[..., end:], tuple(body[..., end : frames.shape[-1]] for body in bodies)
+        held = frames[..., end:].clone(), tuple(body[..., end : frames.shape[-1]] for body in bodies)
+        del window, planes, frames, bodies  # or they were in memory while the next are worked out
     if held is not None and held[0].shape[-1]:
         yield held
 

@@ -52,6 +52,7 @@ def infer_in_memory(
                 continue
             yield from zip(part, found, strict=True)
             batch = batch[len(part) :]
+            del part, found
 
 
 def alone(infer: Infer, window: Window) -> Planes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..config import BATCH_SIZE, BatchSize, Init, Method, SgldConfig, SpectralSgldConfig, check_choice
+from ..config import WINDOWS, BatchSize, Init, Method, SgldConfig, SpectralSgldConfig, check_choice
 from ..errors import DeepsepError
 
 __all__ = ["Settings", "check_device", "choose_method", "pick_batch_size", "pick_device"]
@@ -24,7 +24,7 @@ class Settings:
     init: ChosenInit = "mixture"
     sgld: SgldConfig = field(default_factory=SpectralSgldConfig)
     seed: int = 0
-    batch_size: int | None = BATCH_SIZE  # windows at a time; None: as many as fit into a GPU's free memory
+    batch_size: int | None = WINDOWS  # windows at a time; None: as many as fit into a GPU's free memory
     device: str = "cpu"
     draws: int = 1  # 1 is the point estimate; more are that many draws from the posterior
 
@@ -54,12 +54,12 @@ def pick_device(name: str) -> str:
 
 
 def pick_batch_size(size: BatchSize, device: str) -> int | None:
-    """What `Settings.batch_size` is on a device: "auto" is as many as fit on a GPU, and the default elsewhere.
+    """What `Settings.batch_size` is on a device: "auto" is as many as fit on a GPU, and one elsewhere.
 
     Raises DeepsepError for what is no size.
     """
     if size == "auto":
-        return None if device.startswith("cuda") else BATCH_SIZE
+        return None if device.startswith("cuda") else WINDOWS
     if isinstance(size, str) or size < 1:
         raise DeepsepError(f"batch_size must be at least 1 or auto, got {size}")
     return size

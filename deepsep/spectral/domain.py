@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,7 +41,7 @@ from ..recordings.banks import HELD_OUT
 from ..recordings.files import Folders
 from .encoder import UNet
 from .flow import build_flow
-from .infer import Inference
+from .infer import SGLD_CONTEXT, Inference
 from .powers import PowerBank
 from .sonify import sonify
 from .spectrum import CACHED, Spectrum, spectrum_at
@@ -52,7 +53,6 @@ Samples = NDArray[np.float32]
 
 CORE = 256  # frames of a window that count, about; more where the context is wide
 CONTEXTS = 4  # then so many times the context: more is faster, and takes memory
-SGLD_CONTEXT = 64
 SGLD_FADE = 32
 EDGE = 16  # frames at either end of a draw that know less than the others
 WHITENING_FRAMES = 20000  # of data that the whitening is fitted on, at least
@@ -157,11 +157,12 @@ class SpectralDomain:
         sources = sorted(source for group in separation.groups for source in group)
         whole = len(separation.groups) > 1 and sources == list(range(len(separation.model.sources)))
         own = slice(0, -1 if whole else None)
-        stems = (
-            spectrum.mask(frames_cfn, track.rms * gain_skdn[:, own, None])
-            for frames, gains in joined
-            for frames_cfn, gain_skdn in short_pieces(frames, gains)
-        )
+
+        def mask(frames_cfn: Tensor, gain_skdn: Tensor) -> Tensor:
+            return spectrum.mask(frames_cfn, track.rms * gain_skdn[:, own, None])
+
+        # unlike loops, these hold no frames while the next are worked out
+        stems = starmap(mask, chain.from_iterable(starmap(short_pieces, joined)))
         for stems_skct in spectrum.synthesise_stream(stems):
             mix_ct = mixture.take(stems_skct.shape[-1])
             piece = stems_skct[..., : mix_ct.shape[-1]].cpu().numpy()

@@ -19,7 +19,7 @@ from ..inference.encoder import AmortizedPosterior
 from .likelihood import wiener_gains
 from .spectrum import Spectrum
 
-__all__ = ["BandPosterior", "UNet", "gain_spread", "mixture_features"]
+__all__ = ["BandPosterior", "UNet", "gain_spread", "inner", "mixture_features"]
 
 
 class BandPosterior(NamedTuple):

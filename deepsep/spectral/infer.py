@@ -21,12 +21,13 @@ from ..inference.model import Model
 from ..inference.posterior import Posterior
 from ..inference.settings import Settings
 from ..progress import part_of
-from .encoder import BandPosterior, UNet, mixture_features
+from .encoder import BandPosterior, UNet, inner, mixture_features
 from .likelihood import BandLikelihood, wiener_gains
 from .spectrum import Spectrum, stereo_power
 
-__all__ = ["Inference", "stationary_gains"]
+__all__ = ["SGLD_CONTEXT", "Inference", "stationary_gains"]
 
+SGLD_CONTEXT = 64  # frames that a chain sees to either side
 ENCODER_DRAWS = 16  # from q, for its spread
 LEAST_GAIN = 1e-6  # of a pooled estimate, 60 dB below the mixture
 INDEPENDENT = 0.375  # coefficients per bin and frame: frames overlap by three quarters
@@ -103,7 +104,7 @@ class Inference:
         settings = self.settings
         if settings.method == "sgld":
             chains = settings.draws if settings.draws > 1 else settings.sgld.chains
-            yield from self.chain_draws(chains)
+            yield from ((chain, self.whole(gains)) for chain, gains in self.chain_draws(chains))
             return
         q = self.encode()
         mean = q.mean(self.power_bdn, self.spectrum)
@@ -119,7 +120,20 @@ class Inference:
         total = torch.zeros(())
         for _, gains in self.chain_draws(self.settings.sgld.chains):
             total = total.to(gains) + gains
-        return total / total.sum(1, keepdim=True)
+        return self.whole(total / total.sum(1, keepdim=True))
+
+    @property
+    def unwanted(self) -> int:
+        """How many frames at either end only the encoder looks at; an even number for Langevin's frame couplings."""
+        settings, encoder = self.settings, self.model.encoder
+        if encoder is None or "encoder" not in (settings.method, settings.init):
+            return 0
+        context: int = encoder.config.context
+        return context if settings.method == "encoder" else max(0, context - SGLD_CONTEXT) // 2 * 2
+
+    def whole(self, gains_bkdn: Tensor) -> Tensor:
+        """A chain's gains with the frames that it left out; what stands there means nothing."""
+        return torch.nn.functional.pad(gains_bkdn, (self.unwanted, self.unwanted))
 
     def tell(self, share: float) -> None:
         """Report the share of these windows that is done."""
@@ -131,11 +145,9 @@ class Inference:
         features = mixture_features(self.planes_bcdn, self.spectrum)
         rows = 1 if features.device.type == "cpu" else len(features)
         unet = cast(UNet, self.model.encoder)
-        # a chain that starts from q also needs it where windows overlap
-        unwanted = unet.config.context if self.settings.method == "encoder" else 0
         found = []
         for part in torch.split(features, rows):
-            found.append(unet(part, unwanted))
+            found.append(unet(part, self.unwanted))
             if on_part:
                 on_part(len(found) * rows / len(features))
         return BandPosterior(*(torch.cat(parts) for parts in zip(*found, strict=True)))
@@ -152,14 +164,15 @@ class Inference:
         return stationary.expand(len(self.planes_bcdn), *stationary.shape[:-1], self.planes_bcdn.shape[-1])
 
     def chain_draws(self, chains: int) -> Iterator[tuple[int, Tensor]]:
-        """Wiener gains (b, k, d, n) of every late iterate, with the number of its chain.
+        """Wiener gains (b, k, d, n - 2 unwanted) of every late iterate, with the number of its chain.
 
         A chain that the encoder started is pooled with the encoder's estimate, q^(1 - w) p^w on the gains: each knows
         something that the other does not (docs/results.md has what their geometric mean gains).
         """
         config = cast(SpectralSgldConfig, self.settings.sgld)
-        spectrum, power = self.spectrum, self.power_bdn
-        initial = self.initial_gains()
+        spectrum, cut = self.spectrum, self.unwanted
+        power, initial = inner(self.power_bdn, cut), inner(self.initial_gains(), cut)
+        first = [at + cut for at in self.first]
         start = spectrum.to_x(power[:, None] * initial)
         weight_d = spectrum.count_d * spectrum.present_d * INDEPENDENT
         posterior = Posterior(
@@ -168,7 +181,7 @@ class Inference:
             config.likelihood,
         )
         for chain in range(chains):
-            noise = sgld.window_noise(self.settings.seed, [chain] * len(start), self.first, start)
+            noise = sgld.window_noise(self.settings.seed, [chain] * len(start), first, start)
             tell = part_of(chain, chains, self.on_part)
             for info in sgld.late_iterates(start, posterior, config, noise, tell):
                 gains = wiener_gains(info.denoised, spectrum, config.alpha)
