@@ -12,8 +12,8 @@ other/, accompaniment/, midi/, render.py, debian_music.tsv). Written are
 
 in steps, each of which is left out where its result is there already: solos, debian (records and drum sounds from
 Debian packages, checked by their SHA-256), render (MIDI), synthesise, voices (other singers made of those there are),
-excerpts. They need apt-get, dpkg, fluidsynth with two SoundFonts (see render.py), and pip install mido pyworld
-'setuptools<81'.
+speech (words spoken in games, and the same sung), excerpts. They need apt-get, dpkg, fluidsynth with two SoundFonts
+(see render.py), and pip install mido pyworld 'setuptools<81'.
 """
 
 import argparse
@@ -23,17 +23,18 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
+from voices import other_singer, sing
 
 HERE = Path(__file__).resolve().parent
 RATE = 44100
 SET = "drums+bass+other"
-STEPS = ("solos", "debian", "render", "synthesise", "voices", "excerpts")
+STEPS = ("solos", "debian", "render", "synthesise", "voices", "speech", "excerpts")
 
 ORIGINS = {  # file name's start -> origin, where it is not the same
     "dorodoro": "banks", "erithacus": "banks", "kumi": "banks", "scottpoid": "banks",
@@ -54,6 +55,12 @@ EXCERPTS = [  # record, where in seconds; voice, where in seconds; level of the 
 ]  # fmt: skip
 EXCERPT_SECONDS = 20
 
+SPEECH = [  # words in packages whose sounds are CC BY-SA 3.0, a folder a speaker; so are those in 0ad-data's public.zip
+    "megaglest-data/usr/share/games/megaglest/techs/megapack/factions/*/units/*/sounds/*_ack*.*",
+    "megaglest-data/usr/share/games/megaglest/techs/megapack/factions/*/units/*/sounds/*_select*.*",
+    "redeclipse-data/usr/share/games/redeclipse/data/sounds/voice/*.*",
+    "redeclipse-data/usr/share/games/redeclipse/data/sounds/announcer/*.*",
+]
 SAMPLES = "sonic-pi-samples"  # CC0
 ROLES = {  # start of a sample's name -> the drum it is
     "bd_": "kick", "drum_bass": "kick", "drum_heavy": "kick", "elec_hollow_kick": "kick", "elec_soft_kick": "kick",
@@ -185,77 +192,69 @@ def read(path: Path, start: float = 0.0, seconds: float | None = None) -> np.nda
 
 def voices(out: Path, minutes: float) -> None:
     """Other singers made of those there are: pitch and formants moved apart, breath, drive, harmonies, doubles."""
-    random = np.random.default_rng(7)
     origins = {"eif": 0.35, "producer": 0.35, "sung": 0.15, "banks": 0.15}
     files = {o: sorted((out / "data" / "vocals" / o).glob("*.ogg")) for o in origins}
-    target = out / "voices.part"
-    target.mkdir(parents=True, exist_ok=True)
-    done, number = 0.0, 0
-    while done < minutes * 60:
-        pieces = []
+
+    def phrases(random: np.random.Generator) -> Iterator[np.ndarray]:
         for _ in range(3):
             recordings = files[str(random.choice(list(origins), p=list(origins.values())))]
             path = recordings[int(random.integers(len(recordings)))]
-            length = soundfile.info(path).duration
-            x = read(path, random.uniform(0, max(0.0, length - 10)), 10.0).mean(0)
+            x = read(path, random.uniform(0, max(0.0, soundfile.info(path).duration - 10)), 10.0).mean(0)
             if np.abs(x).max() > 0.01:
-                pieces.append(other_singer(x / np.abs(x).max(), random))
-        if pieces:
+                yield other_singer(x / np.abs(x).max(), random)
+
+    sing_all(phrases, out / "data" / "vocals" / "moved", minutes, 7)
+
+
+def speech(out: Path, minutes: float) -> None:
+    """Words of games' speakers: spoken one after another as in rap, or sung by the same speaker."""
+    speakers: dict[str, list[Path]] = {}
+    for pattern in SPEECH:
+        for path in sorted(unpack(pattern.partition("/")[0], out).parent.glob(pattern)):
+            speakers.setdefault(f"{path.parent}", []).append(path)
+    for path in unzip(unpack("0ad-data", out), "audio/voice/", out / "speech" / "0ad"):
+        speakers.setdefault(f"{path.parent}", []).append(path)
+    names = sorted(name for name, paths in speakers.items() if len(paths) >= 4)
+
+    def phrases(random: np.random.Generator) -> Iterator[np.ndarray]:
+        words = speakers[names[int(random.integers(len(names)))]]
+        sung = random.random() < 0.6
+        for _ in range(6 if sung else 14):
+            x = read(words[int(random.integers(len(words)))], 0.0, 5.0).mean(0)
+            if len(x) < RATE / 5 or np.abs(x).max() < 0.01:
+                continue
+            x = np.trim_zeros(np.where(np.abs(x) > 0.01 * np.abs(x).max(), x, 0))
+            x = sing(x, random) if sung else x
+            if random.random() < 0.5:
+                x = other_singer(x, random)
+            yield np.pad(x / np.abs(x).max(), (0, int(random.uniform(0, 0.3) * RATE)))
+
+    sing_all(phrases, out / "data" / "vocals" / "spoken", minutes, 11)
+
+
+def sing_all(
+    phrases: Callable[[np.random.Generator], Iterator[np.ndarray]], target: Path, minutes: float, seed: int
+) -> None:
+    """Write files of phrases until there are so many minutes."""
+    random = np.random.default_rng(seed)
+    part = target.parents[2] / f"{target.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    done, number = 0.0, 0
+    while done < minutes * 60:
+        if pieces := list(phrases(random)):
             x = np.concatenate(pieces)
-            soundfile.write(target / f"voice_{number:03d}.flac", 0.8 * x / np.abs(x).max(), RATE)
+            soundfile.write(part / f"voice_{number:03d}.flac", 0.8 * x / np.abs(x).max(), RATE)
             done, number = done + len(x) / RATE, number + 1
-    target.rename(out / "data" / "vocals" / "moved")
+    part.rename(target)
 
 
-def other_singer(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A phrase sung by somebody else, or by several, by WORLD's resynthesis (Morise et al. 2016)."""
-    import pyworld
-
-    x = samples.astype(np.float64)
-    f0, t = pyworld.dio(x, RATE, f0_floor=70, f0_ceil=1000, frame_period=8.0)
-    f0 = pyworld.stonemask(x, f0, t, RATE)
-    envelope = pyworld.cheaptrick(x, f0, t, RATE)
-    breath = pyworld.d4c(x, f0, t, RATE)
-    shift, formant = random.uniform(-5, 5), float(np.exp(random.uniform(np.log(0.8), np.log(1.25))))
-    style = str(random.choice(["plain", "breathy", "rough", "choir"], p=[0.45, 0.12, 0.15, 0.28]))
-    if style == "breathy":
-        breath = np.maximum(breath, random.uniform(0.4, 1.0))
-    steps = [0.0]
-    if style == "choir":
-        chord = [[0, 4, 7], [0, 3, 7], [0, -5], [0, 12], [0, 3], [0, 4], [0, 0, 0], [0, -12]]
-        steps = [s + random.normal(0, 0.08) for s in chord[int(random.integers(len(chord)))]]
-    mixed = np.zeros(len(x) + RATE)
-    for i, step in enumerate(steps):
-        own = formant * (random.uniform(0.93, 1.07) if i else 1.0)
-        drift = np.interp(
-            t, np.linspace(0, t[-1] + 1, 12), random.normal(0, 0.12 if len(steps) > 1 else 0.05, 12)
-        )
-        moved = f0 * 2 ** ((shift + step + drift) / 12)
-        if style == "rough":
-            moved = moved * 2 ** (random.normal(0, 0.5, len(moved)) / 12)
-        y = pyworld.synthesize(moved, warp(envelope, own), breath, RATE, 8.0)
-        at = int(random.uniform(0, 0.03) * RATE) if i else 0
-        mixed[at : at + len(y)] += y * (random.uniform(0.5, 1.0) if i else 1.0)
-    y = mixed[: len(x)]
-    y /= np.abs(y).max() + 1e-9
-    if random.random() < 0.5:  # compressed
-        level = np.sqrt(np.convolve(y**2, np.ones(2000) / 2000, "same")) + 0.02
-        y = y * level ** -random.uniform(0.2, 0.6)
-        y /= np.abs(y).max()
-    if style == "rough" or random.random() < 0.1:
-        drive = 10 ** random.uniform(0.3, 1.3)
-        y = np.tanh(drive * y)
-    result: np.ndarray = y.astype(np.float32)
-    return result
-
-
-def warp(envelope: np.ndarray, factor: float) -> np.ndarray:
-    """Spectral envelopes (n, f) with their formants at `factor` times the frequency."""
-    at = np.arange(envelope.shape[1]) / factor
-    low = np.minimum(at.astype(int), envelope.shape[1] - 2)
-    share = np.clip(at - low, 0, 1)
-    log = np.log(envelope + 1e-16)
-    return np.ascontiguousarray(np.exp(log[:, low] * (1 - share) + log[:, low + 1] * share))
+def unzip(folder: Path, start: str, target: Path) -> list[Path]:
+    """The oggs below `start` in a package's public.zip, unpacked."""
+    (archive_path,) = folder.glob("usr/share/games/*/mods/public/public.zip")
+    with zipfile.ZipFile(archive_path) as archive:
+        names = [n for n in archive.namelist() if n.startswith(start) and n.endswith(".ogg")]
+        return [Path(archive.extract(name, target)) for name in sorted(names)]
 
 
 def excerpts(corpus: Path, out: Path) -> None:
@@ -302,6 +301,7 @@ def main() -> None:
         "render": lambda: render(corpus, out, minutes),
         "synthesise": lambda: synthesise(out, minutes),
         "voices": lambda: voices(out, minutes / 3),
+        "speech": lambda: speech(out, minutes / 4),
         "excerpts": lambda: excerpts(corpus, out),
     }
     for name in args.only.split(","):
