@@ -10,7 +10,7 @@ import typer
 from ..config import BUNDLED, DEVICE, SEED, Metric, fits_some_domain
 from ..errors import DeepsepError
 from ..progress import printable
-from .common import as_usage, listed, pairs, say, set_threads
+from .common import as_usage, listed, loading, pairs, say, set_threads
 from .fetch import pin
 from .options import (
     ChainsOption,
@@ -85,7 +85,8 @@ def evaluate(
     }  # fmt: skip
     with as_usage():
         fits_some_domain(options)
-    from .. import api
+    with loading():
+        from .. import api
     from ..evaluation.results import METRICS, check_plots
     from ..evaluation.run import Evaluation
 

@@ -22,7 +22,7 @@ from ..config import (
 )
 from ..errors import DeepsepError
 from .bars import Progress
-from .common import say, set_threads, usage
+from .common import loading, say, set_threads, usage
 from .fetch import fetch, pinned_name
 from .options import (
     OUTPUT,
@@ -89,7 +89,8 @@ def sample(
         raise DeepsepError(f"{out} exists; use --overwrite to replace it")
     found = fetch(priors, offline=offline, quiet=quiet, only=[source])
     place = pinned_name(found) if found.commit else Path(found.name).name
-    from .. import api
+    with loading():
+        from .. import api
     from ..output.stems import Encoding, StemWriter
 
     set_threads(threads)

@@ -42,6 +42,7 @@ from .common import (
     as_usage,
     exit_on_signals,
     listed,
+    loading,
     pairs,
     say,
     set_threads,
@@ -317,7 +318,8 @@ def separate(
         if not jobs:
             batch.finish(None)
             return
-        from .. import api  # torch is loaded here: what can be refused has been
+        with loading():
+            from .. import api  # and with it torch: what can be refused has been
 
         # the machine that directs a cluster need not have its GPUs
         here = device if ray is None else "cpu"
