@@ -85,3 +85,49 @@ def test_a_claim_that_says_nothing_is_a_claim_all_the_same(said, tmp_path):
 def test_only_the_leading_process_claims(tmp_path):
     with claimed(tmp_path, ALONE), claimed(tmp_path, Compute(part=1, parts=2)):
         pass
+
+
+@pytest.mark.parametrize("name", ["", "cache", "cache/third", "claim.json", "claim.lock"])
+def test_links_in_a_training_folder_lead_nowhere(name, trained, deepsep):
+    Path("elsewhere").mkdir()
+    Path("elsewhere", "power-1.json").write_text("mine")
+    Path("mine").write_text("mine")
+    link = Path("new", "training", name)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(Path("mine" if "." in name else "elsewhere").absolute())
+    words = [*TRAININGS["prior"], "--frames", 16, "--steps", 1, "--batch", 2]
+    assert f"{link} is a link; " in deepsep.bad(*words)
+    assert Path("mine").read_text() == Path("elsewhere", "power-1.json").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+@pytest.mark.parametrize("name", ["claim.json", "third.safetensors", "cache/third/power-0.json"])
+def test_a_pipe_in_a_training_folder_is_not_waited_for(name, trained, deepsep):
+    words = [*TRAININGS["prior"], "--frames", 16, "--batch", 2]
+    deepsep.good(*words, "--steps", 1)
+    path = Path("new", "training", name)
+    if name.startswith("cache"):
+        (path,) = path.parent.glob("*.json")
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    if name.startswith("cache"):
+        deepsep.good(*words, "--steps", 2, "--resume")
+    else:
+        assert str(path) in deepsep.bad(*words, "--steps", 2, "--resume")
+
+
+def test_a_licence_is_kept_by_the_training_that_goes_on_and_not_stated_beside_one(trained, deepsep):
+    words = [*TRAININGS["prior"], "--frames", 16, "--batch", 2, "-q"]
+    deepsep.good(*words, "--steps", 1)
+    deepsep.good("priors", "licence", "new", "CC0-1.0")
+    deepsep.good(*words, "--steps", 2, "--resume")
+    assert licence_of(Path("new")) == "CC0-1.0"
+    deepsep.good(*words, "--steps", 3, "--resume", "--licence", "CC-BY-4.0")
+    assert licence_of(Path("new")) == "CC-BY-4.0"
+    with claimed(Path("new"), ALONE):
+        assert "another training is at work there" in deepsep.bad("priors", "licence", "new", "CC0-1.0")
+    assert licence_of(Path("new")) == "CC-BY-4.0"
+
+
+def licence_of(folder):
+    return json.loads((folder / "config.json").read_text())["priors"]["third"]["licence"]

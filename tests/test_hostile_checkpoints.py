@@ -17,6 +17,7 @@ from torch import nn
 
 import deepsep
 from deepsep.errors import DeepsepError
+from deepsep.models.weights import load_weights
 from deepsep.training.checkpoint import State, load_checkpoint, save_checkpoint
 
 IDENTITY = {"kind": "line", "network": {"widths": [3, 1]}}
@@ -223,3 +224,15 @@ def test_both_resumes_refuse_in_one_line(tmp_path):
                 resume()
             assert "\n" not in str(caught.value) and str(path) in str(caught.value)
     assert {path: path.read_bytes() for path in priors.glob("*.*")} == before
+
+
+def test_a_header_that_no_network_needs_is_not_read(tmp_path):
+    header = json.dumps(
+        {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(80_000)}
+    )
+    path = tmp_path / "long.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(DeepsepError, match="its header is longer than"):
+        load_checkpoint(path, IDENTITY, fresh())
+    with pytest.raises(DeepsepError, match="its header is longer than"):
+        load_weights(lambda: nn.Linear(1, 1), path)

@@ -10,6 +10,7 @@ import soundfile as sf
 import torch
 from tiny import Commands
 
+from deepsep.errors import DeepsepError
 from deepsep.recordings import toy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -88,3 +89,13 @@ def test_a_seed_gives_the_same_notes(command, tmp_path):
         command.good("toy", tmp_path / name, "--takes", 1, "--mixtures", 1, "--seconds", 0.05, "--seed", seed)
     a, b, c = (sf.read(tmp_path / name / "songs" / "001" / "saw.wav")[0] for name in "abc")
     assert (a == b).all() and (a != c).any()
+
+
+def test_a_full_disk_is_a_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise sf.LibsndfileError(0)
+
+    monkeypatch.setattr(toy.soundfile, "write", full)
+    with pytest.raises(DeepsepError, match="is the disk full"):
+        toy.write(tmp_path / "toy", takes=1, mixtures=1, seconds=0.1, seed=0)
+    assert list(tmp_path.iterdir()) == []

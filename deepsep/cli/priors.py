@@ -154,11 +154,15 @@ def licence(
 
     Example: deepsep priors licence mypriors/ CC-BY-4.0
     """
+    from ..inference.compute import Compute
     from ..models import folder as model
+    from ..training.claim import claimed
 
     if not licence.strip():
         raise usage("LICENCE is empty; give its name, such as CC-BY-4.0")
-    of = model.set_licence(folder, licence.strip(), listed(sources) or ())
+    model.read_config(folder)  # before a training folder is made for the claim
+    with claimed(folder, Compute()):  # a training would write what it knew
+        of = model.set_licence(folder, licence.strip(), listed(sources) or ())
     if not quiet:
         say(f"{folder}: {', '.join(of)} under {licence.strip()}")
 

@@ -69,8 +69,12 @@ def train_prior(
     source: Annotated[str, typer.Option(help="The instrument's name, such as vocals.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Priors folder to write to.")] = Path("priors"),
     licence: Annotated[
-        str, typer.Option(help="Licence of the trained weights, for the model card.")
-    ] = "unspecified",
+        str | None,
+        typer.Option(
+            help="Licence of the trained weights, for the model card; by default what is stated already, or "
+            "unspecified."
+        ),
+    ] = None,
     domain: Annotated[
         DomainName, typer.Option(help="What the prior is a density of: log band powers, or samples.")
     ] = "spectral",

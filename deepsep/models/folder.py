@@ -44,6 +44,7 @@ __all__ = [
     "save_encoder",
     "save_prior",
     "set_licence",
+    "stated_licence",
 ]
 
 MOST_SPREAD = 100.0
@@ -245,6 +246,14 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> None:
 def as_text(config: Mapping[str, Any]) -> bytes:
     """What a config.json holds."""
     return (json.dumps(config, indent=2) + "\n").encode()
+
+
+def stated_licence(folder: Path, source: str) -> str:
+    """The licence that a folder states for a source's weights; "unspecified" where it has none of that name."""
+    if not (folder / "config.json").exists():
+        return UNSPECIFIED
+    config = read_config(folder)
+    return licence_of(config, source) if source in config["sources"] else UNSPECIFIED
 
 
 def set_licence(folder: Path, licence: str, sources: Sequence[str] = ()) -> list[str]:

@@ -6,9 +6,10 @@ allocated than there is in the file of weights, whatever config.json says.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from ..config import shorten
 from ..errors import DeepsepError
 
-__all__ = ["check_stated", "check_values", "load_weights", "read_stated"]
+__all__ = ["check_stated", "check_values", "load_weights", "open_weights", "read_stated"]
 
+LONGEST_HEADER = 4 * 1024**2  # bytes; of ten thousands of tensors
 LARGEST = 1e6  # of any weight; half precision holds up to 65504
 LARGEST_OF = {"log_scale": 30.0, "log_diagonal": 30.0, "step": 1e12}  # logarithms; what Adam counts
 NEVER_NEGATIVE = ("variance", "running_var", "num_batches_tracked", "exp_avg_sq", "step")
@@ -40,7 +42,7 @@ def load_weights(build: Callable[[], M], path: Path) -> M:
     try:
         wanted = module.state_dict()
         check_stated(read_stated(path), wanted)
-        with safe_open(path, "pt") as file:
+        with open_weights(path) as file:
             module.load_state_dict(
                 {name: like(tensor).copy_(file.get_tensor(name)) for name, tensor in wanted.items()},
                 assign=True,
@@ -60,9 +62,23 @@ def like(meta: Tensor) -> Tensor:
     return torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype, device="cpu")
 
 
+def open_weights(path: Path) -> Any:
+    """safetensors' `safe_open`, once the length of the header is known to be sane: it is read as a whole.
+
+    Raises ValueError for a header that no network needs and for what is no regular file; SafetensorError, OSError.
+    """
+    if not path.is_file():
+        raise ValueError("it is no regular file")
+    with path.open("rb") as file:
+        start = file.read(8)
+    if len(start) == 8 and struct.unpack("<Q", start)[0] > LONGEST_HEADER:
+        raise ValueError(f"its header is longer than {LONGEST_HEADER} bytes")
+    return safe_open(path, "pt")
+
+
 def read_stated(path: Path) -> Shapes:
     """Read the shapes and types of a file's tensors, and none of their values."""
-    with safe_open(path, "pt") as file:
+    with open_weights(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}
         return {name: (list(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
 

@@ -134,6 +134,8 @@ def cached(
 
 def read_table(table: Path, store: Path, bytes_of: Callable[[Table], int]) -> Table | None:
     """The table of a cache; None unless both its files are there and fit each other."""
+    if not table.is_file() or not store.is_file():  # a pipe would be waited for without end
+        return None
     try:
         kept = json.loads(table.read_text(encoding="utf-8"))
         left_out = kept["left_out"]

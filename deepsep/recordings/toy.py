@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DeepsepError
+from ..staging import Scratch
 
 __all__ = ["AMPLITUDES", "PITCHES", "RATE", "WAVES", "notes", "wave", "write"]
 
@@ -60,7 +60,9 @@ def write(folder: Path, *, takes: int, mixtures: int, seconds: float, seed: int)
     samples = round(seconds * RATE)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".toy-", dir=folder.parent) as part:
+        scratch = Scratch(folder.parent)
+        try:
+            part = scratch.path
             for name in WAVES:
                 train = Path(part, "toy", "train", name)
                 train.mkdir(parents=True)
@@ -74,6 +76,10 @@ def write(folder: Path, *, takes: int, mixtures: int, seconds: float, seed: int)
                 for name, note in {**parts, "mixture": sum_of(parts)}.items():
                     soundfile.write(song / f"{name}.wav", note.numpy(), RATE, "FLOAT")
             os.replace(Path(part, "toy"), folder)
+        finally:
+            scratch.remove()
+    except soundfile.LibsndfileError as error:
+        raise DeepsepError(f"{folder}: writing the toy failed; is the disk full?") from error
     except OSError as error:
         raise DeepsepError(f"{folder}: cannot be written to ({error.strerror}); choose another") from error
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..config import is_number, is_whole, parse_json, shorten
 from ..errors import DeepsepError
-from ..models.weights import check_stated, check_values, read_stated
+from ..models.weights import check_stated, check_values, open_weights, read_stated
 from ..staging import StagedFiles
 
 __all__ = ["State", "check_checkpoint", "load_checkpoint", "save_checkpoint"]
@@ -61,7 +61,7 @@ def check_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     if not path.exists():
         raise DeepsepError(f"{path}: no checkpoint to resume from; leave out --resume to start afresh")
     try:
-        with safe_open(path, "pt") as file:
+        with open_weights(path) as file:
             note = read_note((file.metadata() or {})["deepsep"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise damaged(path, error) from error
@@ -118,7 +118,7 @@ def load_checkpoint(path: Path, identity: dict[str, Any], state: State) -> tuple
         check_stated(stated, wanted)
         if note.get("tensors", len(stated)) != len(stated):
             raise ValueError(f"it holds {len(stated)} tensors, its note says {note['tensors']}")
-        with safe_open(path, "pt") as file:
+        with open_weights(path) as file:
             tensors: dict[str, Tensor] = {k: file.get_tensor(k) for k in wanted}
         check_values(tensors)
         torch.Generator().set_state(tensors["rng"])

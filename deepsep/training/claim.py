@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from ..config import parse_json, shorten
 from ..errors import DeepsepError
 from ..inference.compute import Compute
+from ..models.files import check_own
 
 __all__ = ["claimed"]
 
@@ -32,6 +33,7 @@ def claimed(out: Path, compute: Compute) -> Iterator[None]:
         return
     training = out / "training"
     made = [folder for folder in (training, *training.parents) if not folder.exists()]
+    check_no_links(training)
     lock, about = FileLock(training / "claim.lock", thread_local=False), training / "claim.json"
     try:
         try:
@@ -63,6 +65,14 @@ def claimed(out: Path, compute: Compute) -> Iterator[None]:
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def check_no_links(training: Path) -> None:
+    """Raise DeepsepError for links and pipes in the place of what training writes: they may be anybody's."""
+    for folder in (training, training / "cache", *training.glob("cache/*")):
+        if folder.is_symlink():
+            raise DeepsepError(f"{folder} is a link; put the folder itself there, or choose another folder")
+    check_own(training, ("claim.lock", "claim.json"))
 
 
 def myself() -> dict[str, object]:

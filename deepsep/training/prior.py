@@ -50,7 +50,7 @@ def train_prior(
     domain: Domain | None = None,
     flow: SpectralFlowConfig | WaveformFlowConfig | None = None,
     training: PriorTraining | None = None,
-    licence: str = "unspecified",
+    licence: str | None = None,
     start: Start = "new",
     listener: Listener | None = None,
 ) -> TrainResult:
@@ -63,7 +63,7 @@ def train_prior(
         domain: what the prior is a density of; by default log band powers, SpectralDomain().
         flow: the network's shape, by default the domain's.
         training: how long, at which rate, from which seed.
-        licence: of the trained weights, for the model card.
+        licence: of the trained weights, for the model card; by default what the folder states, or "unspecified".
         start: "new", or what to do with a training that is there: "resume" or "overwrite".
         listener: what is called while it runs. Ctrl-C saves and ends the run.
 
@@ -113,7 +113,7 @@ def train_prior(
 
         def save(average: Flow, status: Status) -> None:
             about = {
-                "licence": licence,
+                "licence": licence or folders.stated_licence(out, source),
                 "data": {
                     "hours": round(examples.hours, 3),
                     "folders": [printable(p.name) for p in recordings],
