@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from .. import __version__
+from ..errors import DeepsepError
 from ..progress import printable
 from .fetch import size_of
 from .options import JsonOption
@@ -30,14 +31,15 @@ def doctor(
 
     Example: deepsep doctor
     """
+    hub = hub_findings()
     findings = {
         "deepsep": {"version": __version__, "folder": str(Path(__file__).parents[1])},
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "platform": {"system": platform.platform(), "cpus": os.cpu_count()},
         "torch": torch_findings(),
         "audio": audio_findings(),
-        "priors": priors_findings(),
-        "hub": hub_findings(),
+        "priors": priors_findings(cache="error" not in hub),
+        "hub": hub,
     }
     advice = advise(findings)
     if as_json:
@@ -119,18 +121,22 @@ def program_version(program: str) -> str | None:
     return f"{words[2] if len(words) > 2 else 'unknown version'} ({path})" if done.returncode == 0 else None
 
 
-def priors_findings() -> list[dict[str, Any]]:
+def priors_findings(*, cache: bool) -> list[dict[str, Any]]:
     """The priors in the package and in the Hub cache."""
     from ..models.local import local_priors
 
     keys = ("name", "kind", "commit", "sources", "encoder", "size", "complete", "folder")
-    return [{key: row[key] for key in keys} for row in local_priors()]
+    return [{key: row[key] for key in keys} for row in local_priors(cache=cache)]
 
 
 def hub_findings() -> dict[str, Any]:
     """Where the Hub's client looks, and how much room its cache has."""
-    from huggingface_hub import constants
+    from ..models.download import client_settings
 
+    try:
+        constants = client_settings()
+    except DeepsepError as error:
+        return {"client": version_of("huggingface-hub"), "error": str(error)}
     cache = Path(constants.HF_HUB_CACHE)
     there = next((p for p in (cache, *cache.parents) if p.exists()), Path.cwd())
     try:
@@ -175,6 +181,8 @@ def advise(found: dict[str, Any]) -> list[str]:
         advice.append("tags and covers are not copied: pip install 'deepsep[tags]'")
     if not audio["matplotlib"]:
         advice.append("--uncertainty cannot draw its pictures: pip install 'deepsep[plot]'")
+    if "error" in hub:
+        return [*advice, hub["error"]]
     if not hub["writable"]:
         advice.append(f"{hub['cache']} cannot be written: set HF_HOME to a folder that can")
     if hub["free"] is not None and hub["free"] < LOW_DISK:
@@ -207,6 +215,9 @@ def report(found: dict[str, Any]) -> list[str]:
         rows.append(("priors", f"{name}: {', '.join(row['sources'])} ({state})"))
     if not found["priors"]:
         rows.append(("priors", "none"))
+    if "error" in hub:
+        rows.append(("hub", f"client {hub['client']}, cannot read its environment"))
+        return [f"{name + ':':12}{value}" for name, value in rows]
     free = "unknown room" if hub["free"] is None else f"{size_of(hub['free'])} free"
     rows.append(("hub", f"{hub['endpoint']}{', offline' if hub['offline'] else ''}, client {hub['client']}"))
     rows.append(("cache", f"{hub['cache']} ({free})"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepsepError
 from ..models import card, files, hub
+from ..models.download import is_offline
 from ..progress import printable
 from .common import say
 
@@ -51,11 +52,9 @@ def fetch(
         hub.resolve(name, offline=True, only=only)
         return first
     except DeepsepError:
-        from huggingface_hub import constants
-
         facts = card.describe(files.read_json(first.folder))
         unknown = any(f"{source}.safetensors" not in facts["files"] for source in only or ())
-        if unknown or offline or constants.HF_HUB_OFFLINE:
+        if unknown or is_offline(offline):
             raise
     if not quiet:
         say(f"{first.name} at commit {first.commit}: {', '.join(facts['sources'])}")

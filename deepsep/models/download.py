@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepsepError
@@ -20,7 +21,7 @@ from .files import MAX_TEXT_BYTES, check_file, check_size, listed_files, one_lin
 if TYPE_CHECKING:
     from huggingface_hub.utils.tqdm import tqdm
 
-__all__ = ["COMMIT", "OnProgress", "explain", "failures", "fetch_snapshot", "is_offline"]
+__all__ = ["COMMIT", "OnProgress", "client_settings", "explain", "failures", "fetch_snapshot", "is_offline"]
 
 ETAG_TIMEOUT_SECONDS = 5  # how long a silent server is waited for when HF_HUB_ETAG_TIMEOUT says nothing else
 
@@ -37,6 +38,7 @@ def fetch_snapshot(
 
     Raises DeepsepError for files that are damaged, too large, or not to be had.
     """
+    client_settings()
     where = f"{repo}@{revision}"
     pinned = COMMIT.fullmatch(revision) is not None
     download = Download(repo, on_progress)
@@ -220,8 +222,17 @@ def too_large(repo: str, name: str, size: int, limit: int) -> DeepsepError:
     return DeepsepError(f"{repo}: {name} has {size} bytes where at most {limit} are allowed; not downloaded")
 
 
+def client_settings() -> ModuleType:
+    """What the client reads from its environment. Raises DeepsepError where that cannot be read."""
+    try:
+        from huggingface_hub import constants
+    except ValueError as error:
+        raise DeepsepError(
+            f"the Hub's client cannot read its environment variables, HF_... ({one_line(error)}); correct or unset them"
+        ) from error
+    return constants
+
+
 def is_offline(asked: bool) -> bool:
     """Whether no request may be made: it was asked for, or HF_HUB_OFFLINE is set."""
-    from huggingface_hub import constants
-
-    return asked or bool(constants.HF_HUB_OFFLINE)
+    return asked or bool(client_settings().HF_HUB_OFFLINE)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..errors import DeepsepError
-from .download import COMMIT, OnProgress, explain, failures, fetch_snapshot, is_offline
+from .download import COMMIT, OnProgress, client_settings, explain, failures, fetch_snapshot, is_offline
 from .files import check_own, listed_files, quote, read_json, verify
 
 __all__ = ["Cached", "OnProgress", "Resolved", "cached", "check_push", "push", "remove", "resolve"]
@@ -98,22 +98,24 @@ def cached() -> list[Cached]:
 
 def remove(repo: str) -> int:
     """Delete `org/name` (every commit) or `org/name@commit` from the local cache; give the bytes freed."""
-    from huggingface_hub import constants, scan_cache_dir
+    settings = client_settings()
+    from huggingface_hub import scan_cache_dir
 
     name, _, commit = repo.strip().partition("@")
     commits = [found.commit for found in cached() if found.repo == name and found.commit.startswith(commit)]
     if not commits:
         raise DeepsepError(f"no priors {quote(repo.strip())} in the local cache")
-    strategy = scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(*commits)
+    strategy = scan_cache_dir(settings.HF_HUB_CACHE).delete_revisions(*commits)
     strategy.execute()
     return strategy.expected_freed_size
 
 
 def scan_cache() -> Iterator[Cached]:
-    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
+    settings = client_settings()
+    from huggingface_hub import CacheNotFound, scan_cache_dir
 
     try:
-        found = scan_cache_dir(constants.HF_HUB_CACHE)
+        found = scan_cache_dir(settings.HF_HUB_CACHE)
     except CacheNotFound:
         return
     for repo in sorted(found.repos, key=lambda repo: repo.repo_id):

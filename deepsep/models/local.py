@@ -18,15 +18,18 @@ def facts_of(found: hub.Resolved) -> dict[str, Any]:
     return {**place, "complete": complete, **facts}
 
 
-def local_priors() -> list[dict[str, Any]]:
-    """The facts of the bundled priors and of every commit in the Hub cache; `size` is what lies on disk."""
+def local_priors(*, cache: bool = True) -> list[dict[str, Any]]:
+    """The facts of the bundled priors and of every commit in the Hub cache; `size` is what lies on disk.
+
+    Without `cache`, the bundled ones alone. Raises DeepsepError where the Hub client's environment cannot be read.
+    """
     rows = []
     try:
         bundled = hub.resolve("bundled")
         rows.append(facts_of(bundled))
     except DeepsepError:
         pass  # an installation without them
-    for found in hub.cached():
+    for found in hub.cached() if cache else ():
         here = hub.Resolved(name=found.repo, folder=found.path, commit=found.commit, kind="hub")
         rows.append({**facts_of(here), "size": found.size})
     return rows
