@@ -103,12 +103,13 @@ def place_of(path: Path) -> Path:
 class StagedFiles:
     """Temporary files beside their targets, which `commit` renames all at once; a context manager that aborts.
 
-    Write each file to its path in `temporary`. Missing folders are created; `abort` removes them again.
+    Write each file to its path in `temporary`. Missing folders are created; `abort` removes them again. Without
+    `replace` a target that another process has written meanwhile stays, and `commit` raises DeepsepError.
     Raises DeepsepError when a folder cannot be created.
     """
 
-    def __init__(self, targets: Mapping[str, Path]) -> None:
-        self.targets = dict(targets)
+    def __init__(self, targets: Mapping[str, Path], *, replace: bool = True) -> None:
+        self.targets, self.replace = dict(targets), replace
         self.created: list[Path] = []
         self.scratches: dict[Path, Scratch] = {}
         self.temporary: dict[str, Path] = {}
@@ -155,6 +156,10 @@ class StagedFiles:
             with uninterrupted():
                 try:
                     for name, target in self.targets.items():
+                        if not self.replace and os.path.lexists(target):
+                            raise FileExistsError(
+                                errno.EEXIST, "another process has written it; use --overwrite"
+                            )
                         former = self.keep(target)
                         os.replace(self.temporary[name], target)
                         renamed.append((target, former))

@@ -1,5 +1,6 @@
 """Whatever is wrong is one line on stderr, exit code 1 (2 for wrong usage), and leaves nothing behind."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,7 @@ BROKEN = {
     "text.mp3": "no audio found",
     "cut.flac": "cut short",
     "zero.wav": "holds no audio samples",
-    "nan.wav": "NaN or infinite at 0.250 s",
+    "nan.wav": "of full scale at 0.250 s",
     "nine.wav": "9 channels",
 }
 
@@ -289,3 +290,55 @@ def test_what_can_be_refused_is_refused_before_torch_is_loaded(separate, priors,
         command = [sys.executable, "-c", code, "separate", "--priors", str(priors), "-o", "out", *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert told in done.stderr and done.stdout == "False\n" and done.returncode == 1, done
+
+
+def test_samples_that_are_no_sound_are_refused_with_the_files_name(separate):
+    record(Path("huge.wav"), np.full((200, 1), 3e38, np.float32), subtype="FLOAT")
+    line = one_line(separate("huge.wav"))
+    assert "huge.wav: has a sample that is NaN, infinite or beyond 1e+06 of full scale at 0.000 s" in line
+    assert not Path("out").exists()
+
+
+def test_an_empty_name_is_not_the_current_folder(separate):
+    record(Path("a.wav"))
+    assert "a song's name is empty; is a variable of your shell unset?" in one_line(separate(""), 2)
+    assert not Path("out").exists()
+
+
+def test_places_that_are_no_files_and_no_folders(deepsep, priors):
+    record(Path("a.wav"))
+    Path("out").symlink_to("nowhere")
+    said = one_line(deepsep("separate", "--priors", priors, "a.wav", "-o", "out"))
+    assert "cannot be created" in said and "is a link to nothing; choose another --out" in said
+    os.mkfifo("pipe.wav")
+    said = one_line(deepsep("separate", "--priors", priors, "pipe.wav", "-o", "stems"))
+    assert "pipe.wav: is no regular file; save the sound in a file first" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting", ["HF_HUB_DOWNLOAD_TIMEOUT=abc", "HF_HUB_ETAG_TIMEOUT=", "HF_ENDPOINT=http://["]
+)
+def test_an_environment_that_the_hubs_client_cannot_read_is_a_line(setting, tmp_path):
+    name, _, value = setting.partition("=")
+    environment = {**os.environ, name: value}
+
+    def run(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", "deepsep", *words],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    for words in (
+        ("priors", "list"),
+        ("priors", "download", "a/b"),
+        ("separate", "a.wav", "--priors", "a/b"),
+    ):
+        record(tmp_path / "a.wav")
+        assert "the Hub's client cannot read its environment variables" in one_line(run(*words))
+    code, out, err = run("doctor")
+    assert (code, err) == (0, "") and "correct or unset them" in out

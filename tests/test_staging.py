@@ -154,3 +154,19 @@ def test_a_thread_can_commit(tmp_path):
     thread.start()
     thread.join()
     assert contents(tmp_path) == {"a": "new a"}
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_what_another_process_wrote_meanwhile_is_replaced_only_where_asked(tmp_path, replace):
+    targets = {name: tmp_path / f"{name}.wav" for name in ("a", "b")}
+    with StagedFiles(targets, replace=replace) as staged:
+        for name in targets:
+            staged.temporary[name].write_text("mine")
+        targets["b"].write_text("theirs")
+        if replace:
+            staged.commit()
+        else:
+            with pytest.raises(DeepsepError, match=r"another process has written it; use --overwrite"):
+                staged.commit()
+    assert targets["b"].read_text() == ("mine" if replace else "theirs")
+    assert targets["a"].exists() == replace

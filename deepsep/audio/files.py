@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 MAX_CHANNELS = 8
+LOUDEST = 1e6  # times full scale; whatever is above is no sound
 LOWEST_RATE, HIGHEST_RATE = bounds(ranges.Rate).values()  # Hz
 
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mkv .mov .webm .avi".split())
@@ -129,11 +130,12 @@ def read_part(info: AudioInfo, block_frames: int = BLOCK_FRAMES) -> Iterator[Sam
     """`read_blocks` of a file, or a part of one, that has been probed."""
     done = 0
     for block in regroup(decode_part(info), block_frames):
-        finite = np.isfinite(block).all(axis=0)
-        if not finite.all():
-            seconds = (info.first + done + int(np.argmin(finite))) / info.rate
+        sane = (np.abs(block) < LOUDEST).all(axis=0)  # NaN is not
+        if not sane.all():
+            seconds = (info.first + done + int(np.argmin(sane))) / info.rate
             raise DeepsepError(
-                f"{info.path}: has a sample that is NaN or infinite at {seconds:.3f} s; export it again"
+                f"{info.path}: has a sample that is NaN, infinite or beyond {LOUDEST:.0e} of full scale at "
+                f"{seconds:.3f} s; export it again"
             )
         done += block.shape[1]
         yield block
@@ -204,8 +206,10 @@ def check_file(path: Path) -> None:
     """Raise DeepsepError unless `path` is a file that can be opened and is not empty."""
     if path.is_dir():
         raise DeepsepError(f"{path}: is a folder, an audio file is needed; name the files in it")
-    if not path.is_file():
+    if not path.exists():
         raise DeepsepError(f"{path}: no such file; check the path")
+    if not path.is_file():
+        raise DeepsepError(f"{path}: is no regular file; save the sound in a file first")
     try:
         with path.open("rb") as file:
             empty = not file.read(1)

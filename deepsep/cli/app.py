@@ -86,7 +86,7 @@ def run() -> None:
             error.show()
             raise SystemExit(2) from None
         command = error.ctx.command_path if error.ctx else "deepsep"
-        say(f"error: {error.format_message()} See {command} --help")
+        say(f"error: {error.format_message().rstrip('.')}. See {command} --help")
         raise SystemExit(2) from None
     except typer.Abort:
         raise SystemExit(INTERRUPTED) from None

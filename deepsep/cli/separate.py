@@ -252,6 +252,8 @@ def separate(
     """
     windows = parse_batch_size(batch_size)
     part, dealt = parse_part(start, end), parse_shard(shard)
+    if "" in inputs:
+        raise usage("a song's name is empty; is a variable of your shell unset?")
     if overwrite and skip_existing:
         raise usage("--overwrite and --skip-existing exclude each other")
     if stems and two_stems:

@@ -269,8 +269,12 @@ def check_pattern(pattern: str) -> None:
 def check_folder(folder: Path) -> None:
     """Raise DeepsepError unless `folder` is writable or can be created."""
     nearest = folder.absolute()
-    while not nearest.exists() and nearest != nearest.parent:
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
+    if nearest.is_symlink() and not nearest.exists():
+        raise DeepsepError(
+            f"{folder}: cannot be created, {nearest} is a link to nothing; choose another --out"
+        )
     if not nearest.is_dir():
         raise DeepsepError(f"{folder}: cannot be created, {nearest} is a file; choose another --out")
     if not os.access(nearest, os.W_OK | os.X_OK):

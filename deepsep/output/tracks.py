@@ -105,7 +105,7 @@ def run(
 
     tell(0)
     sizes = [] if settings.batch_size is None else [settings.batch_size]
-    with StagedFiles({**job.paths, **job.extras}) as staged:
+    with StagedFiles({**job.paths, **job.extras}, replace=output.overwrite) as staged:
         with ExitStack() as stack:
             writers: list[StagedWriter] = []
             comment = provenance(model, settings, job.part)
