@@ -53,7 +53,9 @@ def verify(folder: Path, config: Mapping[str, Any], *, only: list[str] | None = 
     for name, entry in listed_files(config, only, str(folder)).items():
         path = folder / name
         if not path.is_file():
-            raise DeepsepError(f"{folder} lacks {name}, which its config.json lists")
+            raise DeepsepError(
+                f"{folder} lacks {name}, which its config.json lists; get it again, or train it"
+            )
         check_file(path, entry)
 
 
@@ -80,7 +82,7 @@ def read_json(folder: Path) -> dict[str, Any]:
             raise DeepsepError(f"{path} is no regular file")
         if found.st_size > MAX_TEXT_BYTES:
             raise DeepsepError(f"{path} is too large for a priors config ({found.st_size} bytes)")
-        config = parse_json(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before it
     except FileNotFoundError:
         raise DeepsepError(f"{folder} is not a priors folder: it holds no config.json") from None
     except OSError as error:

@@ -78,5 +78,5 @@ def match_pattern(pattern: str, recursive: bool, avoid: Path | None) -> list[Pat
         else:
             found.append(path)
     if not found:
-        raise DeepsepError(f"{pattern}: no file matches")
+        raise DeepsepError(f"{pattern}: no file matches; check the pattern")
     return found
