@@ -107,15 +107,20 @@ def wait(condition, seconds=30):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "[", "10.0.0.1"]
-)
+    "host",
+    [
+        "evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "[", "10.0.0.1",
+        "evil.example@127.0.0.1", "evil.example:80@127.0.0.1:8765", "127.0.0.1/evil.example", "127.0.0.1?evil.example",
+        "127.0.0.1#evil.example", "127.0.0.1:evil", "127.0.0.1:8765:80", "[::1]evil.example", "localhost evil.example",
+    ],
+)  # fmt: skip
 def test_a_name_that_leads_here_is_no_name_of_ours(client, host):
     for path in ("/", "/api/events", "/app.js"):
         answer = client.get(path, headers={"host": host})
         assert answer.status_code == 403 and token_of(client) not in answer.text
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:8765", "[::1]:8765"])
+@pytest.mark.parametrize("host", ["127.0.0.1:8765", "127.0.0.1", "LocalHost:8765", "[::1]:8765", "[::1]"])
 def test_this_machine_is_let_in(client, host):
     assert client.get("/", headers={"host": host}).status_code == 200
 
