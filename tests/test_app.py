@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ from cli_fixtures import RATE, noise, record, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepsep.app import downloads, jobs, listening, places, uploads, wishes, worker
+from deepsep.app import downloads, jobs, listening, places, serve, uploads, wishes, worker
 from deepsep.app.store import Song, Store
 from deepsep.app.wishes import Wishes
 from deepsep.errors import DeepsepError
@@ -548,13 +550,56 @@ def test_a_program_without_the_extra_names_it(deepsep, monkeypatch):
 
 
 def test_a_port_in_use_and_a_folder_that_is_a_file_are_lines(deepsep, tmp_path):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert "choose another --port" in deepsep.bad("app", "--no-browser", "--folder", "f", "--port", port)
     (tmp_path / "file").write_text("")
     assert "choose another --folder" in deepsep.bad("app", "--no-browser", "--folder", "file", "--port", 0)
+
+
+@pytest.mark.parametrize("host", ["a b", "a..b", "." * 70])
+def test_a_host_that_is_none_says_what_to_give(deepsep, host):
+    told = deepsep.bad("app", "--no-browser", "--folder", "f", "--port", 0, "--host", host)
+    assert "Unknown error" not in told and "give --host an address of this machine" in told
+
+
+def told_addresses(folder, host, monkeypatch):
+    """What `serve` tells when it is ready, without a server that goes on."""
+    uvicorn = pytest.importorskip("uvicorn")
+    told = []
+
+    def run(server, sockets):
+        from starlette.testclient import TestClient
+
+        with TestClient(server.config.app):
+            pass
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    serve.serve(folder, host=host, port=0, open_browser=False, on_ready=told.append)
+    return told
+
+
+def test_the_address_for_a_phone_is_a_number_and_a_container_s_is_localhost(fake, folder, monkeypatch):
+    (told,) = told_addresses(folder, "0.0.0.0", monkeypatch)
+    found = re.fullmatch(r"http://(\S+):(\d+)(/\?token=\w+) or in a container: http://localhost:\2\3", told)
+    assert found and found[1] in (serve.own_address(socket.AF_INET), socket.gethostname())
+    (told,) = told_addresses(folder, "127.0.0.1", monkeypatch)
+    assert re.fullmatch(r"http://127.0.0.1:\d+/", told)
+
+
+def test_the_own_address_is_that_of_the_way_out_or_the_name_where_there_is_none(monkeypatch):
+    class Way(socket.socket):
+        def connect(self, target):
+            assert self.type == socket.SOCK_DGRAM
+            if self.family == socket.AF_INET6:
+                raise OSError(101, "Network is unreachable")
+
+        def getsockname(self):
+            return ("192.168.1.5", 40000)
+
+    monkeypatch.setattr(serve.socket, "socket", Way)
+    assert serve.own_address(socket.AF_INET) == "192.168.1.5"
+    assert serve.own_address(socket.AF_INET6) == socket.gethostname()
 
 
 @pytest.mark.parametrize(
