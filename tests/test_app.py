@@ -524,6 +524,32 @@ def test_one_file_and_all_as_a_zip(client, folder):
     assert "not there any more" in client.get("/api/songs/abc/zip").json()["error"]
 
 
+def test_a_zip_is_sent_whole_or_seen_to_break(client, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "CHUNK", 1000)
+    files = [(name, tmp_path / name) for name in "ab"]
+    for _, path in files:
+        path.write_bytes(b"12345" * 1000)
+    pieces = downloads.zipped(files)
+    first = next(pieces)
+    if sys.platform != "win32":
+        files[1][1].unlink()  # by now it is open
+    assert zipfile.ZipFile(BytesIO(first + b"".join(pieces))).testzip() is None
+    files[1][1].write_bytes(b"12345" * 1000)
+    pieces = downloads.zipped(files)
+    next(pieces)
+    files[1][1].write_bytes(b"123")
+    with pytest.raises(OSError, match="b has changed"):
+        list(pieces)
+    with pytest.raises(DeepsepError, match="c cannot be read"):
+        downloads.zipped([*files, ("c", tmp_path / "c")])
+    song = add_done(client, folder, {"vocals": "song/vocals.wav"})
+    monkeypatch.setattr(
+        downloads, "file_of", lambda *_: folder / "song/gone.wav"
+    )  # gone since it was looked for
+    answer = client.get(f"/api/songs/{song.id}/zip")
+    assert answer.status_code == 422 and "cannot be read" in answer.json()["error"]
+
+
 def test_only_results_in_the_folder_are_given_out(client, folder, tmp_path):
     (tmp_path / "secret").write_text("secret")
     add_done(client, folder, {"vocals": "song/vocals.wav"})

@@ -256,7 +256,8 @@ async def zip_all(request: Request) -> Response:
     found = [downloads.file_of(folder, song, name) for name in downloads.files_of(folder, song)]
     if not found:
         raise DeepsepError("there is nothing to download yet")
-    answer = StreamingResponse(downloads.zipped(downloads.named(found, folder)), media_type="application/zip")
+    pieces = await run_in_threadpool(downloads.zipped, downloads.named(found, folder))
+    answer = StreamingResponse(pieces, media_type="application/zip")
     answer.headers["content-disposition"] = f"attachment; filename*=utf-8''{quote(song.track)}.zip"
     return answer
 
