@@ -252,6 +252,33 @@ def test_size_and_room_are_checked_before_anything_is_written(client, folder, tm
     assert not written and kept(folder) == []
 
 
+def test_room_is_shared_by_uploads_at_the_same_time(tmp_path, monkeypatch):
+    def usage(_):
+        written = sum(path.stat().st_size for path in tmp_path.iterdir())
+        return type("Usage", (), {"free": uploads.RESERVE + 100_000 - written})
+
+    async def slow(size, more):
+        yield b"1" * 20_000
+        await more.wait()
+        yield b"1" * (size - 20_000)
+
+    async def run():
+        more = asyncio.Event()
+        first = asyncio.create_task(uploads.receive(slow(70_000, more), tmp_path / "a", "70000"))
+        while not (tmp_path / "a").exists():
+            await asyncio.sleep(0.01)
+        with pytest.raises(DeepsepError, match="make room"):
+            await asyncio.wait_for(uploads.receive(slow(40_000, more), tmp_path / "b", "40000"), 5)
+        second = asyncio.create_task(uploads.receive(slow(25_000, more), tmp_path / "c", "25000"))
+        await asyncio.sleep(0.01)
+        more.set()
+        await asyncio.gather(first, second)
+
+    monkeypatch.setattr(uploads.shutil, "disk_usage", usage)
+    asyncio.run(run())
+    assert uploads.coming == {}
+
+
 def test_less_than_was_said_is_refused(tmp_path):
     async def short():
         yield b"abc"
