@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -369,6 +370,114 @@ def test_the_queue_outlives_the_server(fake, folder, tmp_path):
         wait(lambda: states(client) == ["cancelled", "done"])
     with client_of(folder) as client:
         assert states(client) == ["cancelled", "done"]
+
+
+def fail_once(monkeypatch, owner, name, error, when=lambda *_: True):
+    """Have a call of `owner.name` raise, the first `when` its arguments say so."""
+    real, failed = getattr(owner, name), []
+
+    def call(*words, **options):
+        if not failed and when(*words):
+            failed.append(1)
+            raise error
+        return real(*words, **options)
+
+    monkeypatch.setattr(owner, name, call)
+    return failed
+
+
+FULL = sqlite3.OperationalError("database or disk is full")
+
+
+def test_a_full_disk_fails_a_song_and_not_the_queue(client, folder, tmp_path, monkeypatch, capsys):
+    fail_once(monkeypatch, client.app.state.jobs.store, "change", FULL)
+    send(client, tmp_path, "first.wav", "good.wav")
+    wait(lambda: states(client) == ["failed", "done"])
+    assert "make room" in listed(client)["first.wav"]["error"]
+    assert "deepsep app: first.wav has failed: database or disk is full" in capsys.readouterr().err
+    assert [song.state for song in client.app.state.jobs.store.songs()] == ["failed", "done"]
+
+
+def test_what_the_store_cannot_take_is_true_on_the_page_and_kept_later(client, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "LATER", 0.5)
+    at_work = client.app.state.jobs
+    fail_once(monkeypatch, at_work.store, "change", FULL, lambda song: song.state == "done")
+    send(client, tmp_path, "good.wav")
+    wait(lambda: states(client) == ["done"])
+    assert "cannot be kept (database or disk is full)" in capsys.readouterr().err
+    wait(lambda: [song.state for song in at_work.store.songs()] == ["done"] and not at_work.unkept)
+
+
+def test_a_list_that_takes_nothing_is_said_to_who_asks(client, tmp_path, monkeypatch):
+    fail_once(monkeypatch, client.app.state.jobs.store, "add", FULL)
+    answer = post(client, "/api/songs?name=a.wav", song_bytes(tmp_path))
+    assert answer.status_code == 507 and "make room" in answer.json()["error"]
+
+
+def test_a_worker_that_cannot_be_started_or_understood_fails_one_song(client, tmp_path, monkeypatch):
+    wait(lambda: client.app.state.jobs.worker)
+    fail_once(monkeypatch, client.app.state.jobs, "hear", KeyError("seconds"))
+    send(client, tmp_path, "first.wav")
+    wait(lambda: states(client) == ["failed"])
+    assert "went wrong (KeyError('seconds'))" in listed(client)["first.wav"]["error"]
+    fail_once(monkeypatch, asyncio, "create_subprocess_exec", OSError(12, "Cannot allocate memory"))
+    send(client, tmp_path, "second.wav", "good.wav")
+    wait(lambda: states(client) == ["failed", "failed", "done"])
+    assert "Cannot allocate memory" in listed(client)["second.wav"]["error"]
+
+
+def test_a_queue_that_ends_by_itself_ends_the_server(fake, folder, monkeypatch):
+    pytest.importorskip("uvicorn")
+    monkeypatch.setattr(jobs.Jobs, "keep_late", lambda self: 1 / 0)
+    with pytest.raises(DeepsepError, match=r"queue has ended by itself.*start deepsep app again"):
+        serve.serve(folder, host="127.0.0.1", port=0, open_browser=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "wishes = '{\"samples\":99}'",
+        "wishes = '{'",
+        "wishes = 1",
+        "result = '[]'",
+        "state = 'odd'",
+        "seconds = 'long'",
+    ],
+)
+def test_a_row_that_cannot_be_read_is_a_failed_song(fake, folder, tmp_path, change):
+    with client_of(folder) as client:
+        first, _ = send(client, tmp_path, "first.wav", "good.wav")
+        wait(lambda: states(client) == ["done", "done"])
+    with sqlite3.connect(places.state(folder) / "queue.sqlite") as base:
+        base.execute(f"update songs set {change} where id = ?", [first])
+    base.close()
+    with client_of(folder) as client:
+        assert states(client) == ["failed", "done"]
+        assert "remove it, and send it again" in listed(client)["first.wav"]["error"]
+        send(client, tmp_path, "more.wav")
+        wait(lambda: states(client) == ["failed", "done", "done"])
+        post(client, f"/api/songs/{first}/remove")
+        assert states(client) == ["done", "done"]
+
+
+def test_a_list_of_other_columns_is_a_line_before_the_server_starts(folder):
+    places.prepare(folder)
+    with sqlite3.connect(places.state(folder) / "queue.sqlite") as base:
+        base.execute("create table songs (id text)")
+    base.close()
+    with pytest.raises(DeepsepError, match=r"queue\.sqlite: cannot be used .*no such column"):
+        client_of(folder)
+
+
+def test_what_a_killed_server_left_of_an_upload_is_removed(fake, folder, tmp_path):
+    with client_of(folder) as client:
+        (id,) = send(client, tmp_path, "good.wav")
+        wait(lambda: states(client) == ["done"])
+    left = places.state(folder) / "songs" / "0123456789abcdef"
+    left.mkdir()
+    (left / "incoming.wav").write_bytes(b"RIFF")
+    with client_of(folder):
+        assert [path.name for path in left.parent.iterdir()] == [id]
 
 
 def test_pages_hear_of_every_change(fake, folder):

@@ -40,7 +40,8 @@ def serve(
         on_ready: called with the page's address once it can be opened; where `host` is all of this machine's, with
             that which a phone finds, and that of a container's page on the machine it runs on.
 
-    Raises DeepsepError where the folder or the port cannot be used, or another server works in the folder;
+    Raises DeepsepError where the folder or the port cannot be used, or another server works in the folder,
+    or where the queue ends by itself;
     MissingExtra where starlette or uvicorn is missing.
     """
     try:
@@ -72,12 +73,23 @@ def serve(
             if open_browser:
                 webbrowser.open(address)
 
-        app = build(folder, host=host, port=number, on_ready=ready)
+        ended: list[BaseException] = []
+
+        def end(error: BaseException) -> None:
+            ended.append(error)
+            server.should_exit = True
+
+        app = build(folder, host=host, port=number, on_ready=ready, on_end=end)
         config = uvicorn.Config(
             app, log_level="critical", access_log=False, lifespan="on", timeout_graceful_shutdown=1,
             server_header=False,
         )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[listening])
+        server = uvicorn.Server(config)
+        server.run(sockets=[listening])
+        if ended:
+            raise DeepsepError(
+                f"the queue has ended by itself ({ended[0]!r}); start deepsep app again: what was sent is still there"
+            ) from ended[0]
 
 
 @contextmanager
@@ -111,9 +123,9 @@ def listen(host: str, port: int, any_port: bool) -> socket.socket:
                 raise
             return socket.create_server((address[0], 0), family=family)
     except (socket.gaierror, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "no name of a machine"
+        reason = error.strerror if isinstance(error, OSError) else "no name of a machine"
         raise DeepsepError(
-            f"cannot listen on {host!r} ({why}); give --host an address of this machine, or 0.0.0.0 for all it has"
+            f"cannot listen on {host!r} ({reason}); give --host an address of this machine, or 0.0.0.0 for all it has"
         ) from None
     except (OSError, OverflowError) as error:
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
