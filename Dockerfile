@@ -1,7 +1,7 @@
 # docker build -t deepsep .                                                       without a graphics card
 # docker build -t deepsep --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 .      for NVIDIA cards
 # docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/music" deepsep separate song.mp3 -o stems/
-# docker run --rm -p 8765:8765 -v "$PWD:/music" deepsep app --host 0.0.0.0 --port 8765 --no-browser --folder /music/deepsep
+# docker run --rm -p 127.0.0.1:8765:8765 --user "$(id -u):$(id -g)" -v "$PWD:/music" deepsep       the page, in deepsep/
 FROM python:3.12-slim
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -11,7 +11,8 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ffmpeg \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 1000 deepsep
+    && useradd --create-home --uid 1000 deepsep \
+    && install --directory --mode 1777 /music
 
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
@@ -22,10 +23,11 @@ RUN pip install --no-cache-dir torch --index-url "$TORCH_INDEX" \
     && pip install --no-cache-dir ".[app,tags,plot]" \
     && rm -rf /src
 
-# --user may be anybody, who has no home here
+# --user may be anybody, who has no home here, and writes to /music even where nothing is mounted
 ENV HOME=/tmp \
     HF_HOME=/tmp/huggingface
 USER 1000
 WORKDIR /music
+EXPOSE 8765
 ENTRYPOINT ["deepsep"]
-CMD ["--help"]
+CMD ["app", "--host", "0.0.0.0", "--port", "8765", "--no-browser", "--folder", "/music/deepsep"]

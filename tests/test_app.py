@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import re
+import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,7 +19,7 @@ from cli_fixtures import RATE, noise, record, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepsep.app import downloads, jobs, listening, places, uploads, wishes, worker
+from deepsep.app import downloads, jobs, listening, places, serve, uploads, wishes, worker
 from deepsep.app.store import Song, Store
 from deepsep.app.wishes import Wishes
 from deepsep.errors import DeepsepError
@@ -107,15 +110,20 @@ def wait(condition, seconds=30):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "[", "10.0.0.1"]
-)
+    "host",
+    [
+        "evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "[", "10.0.0.1",
+        "evil.example@127.0.0.1", "evil.example:80@127.0.0.1:8765", "127.0.0.1/evil.example", "127.0.0.1?evil.example",
+        "127.0.0.1#evil.example", "127.0.0.1:evil", "127.0.0.1:8765:80", "[::1]evil.example", "localhost evil.example",
+    ],
+)  # fmt: skip
 def test_a_name_that_leads_here_is_no_name_of_ours(client, host):
     for path in ("/", "/api/events", "/app.js"):
         answer = client.get(path, headers={"host": host})
         assert answer.status_code == 403 and token_of(client) not in answer.text
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:8765", "[::1]:8765"])
+@pytest.mark.parametrize("host", ["127.0.0.1:8765", "127.0.0.1", "LocalHost:8765", "[::1]:8765", "[::1]"])
 def test_this_machine_is_let_in(client, host):
     assert client.get("/", headers={"host": host}).status_code == 200
 
@@ -245,6 +253,33 @@ def test_size_and_room_are_checked_before_anything_is_written(client, folder, tm
     assert not written and kept(folder) == []
 
 
+def test_room_is_shared_by_uploads_at_the_same_time(tmp_path, monkeypatch):
+    def usage(_):
+        written = sum(path.stat().st_size for path in tmp_path.iterdir())
+        return type("Usage", (), {"free": uploads.RESERVE + 100_000 - written})
+
+    async def slow(size, more):
+        yield b"1" * 20_000
+        await more.wait()
+        yield b"1" * (size - 20_000)
+
+    async def run():
+        more = asyncio.Event()
+        first = asyncio.create_task(uploads.receive(slow(70_000, more), tmp_path / "a", "70000"))
+        while not (tmp_path / "a").exists():
+            await asyncio.sleep(0.01)
+        with pytest.raises(DeepsepError, match="make room"):
+            await asyncio.wait_for(uploads.receive(slow(40_000, more), tmp_path / "b", "40000"), 5)
+        second = asyncio.create_task(uploads.receive(slow(25_000, more), tmp_path / "c", "25000"))
+        await asyncio.sleep(0.01)
+        more.set()
+        await asyncio.gather(first, second)
+
+    monkeypatch.setattr(uploads.shutil, "disk_usage", usage)
+    asyncio.run(run())
+    assert uploads.coming == {}
+
+
 def test_less_than_was_said_is_refused(tmp_path):
     async def short():
         yield b"abc"
@@ -335,6 +370,114 @@ def test_the_queue_outlives_the_server(fake, folder, tmp_path):
         wait(lambda: states(client) == ["cancelled", "done"])
     with client_of(folder) as client:
         assert states(client) == ["cancelled", "done"]
+
+
+def fail_once(monkeypatch, owner, name, error, when=lambda *_: True):
+    """Have a call of `owner.name` raise, the first `when` its arguments say so."""
+    real, failed = getattr(owner, name), []
+
+    def call(*words, **options):
+        if not failed and when(*words):
+            failed.append(1)
+            raise error
+        return real(*words, **options)
+
+    monkeypatch.setattr(owner, name, call)
+    return failed
+
+
+FULL = sqlite3.OperationalError("database or disk is full")
+
+
+def test_a_full_disk_fails_a_song_and_not_the_queue(client, folder, tmp_path, monkeypatch, capsys):
+    fail_once(monkeypatch, client.app.state.jobs.store, "change", FULL)
+    send(client, tmp_path, "first.wav", "good.wav")
+    wait(lambda: states(client) == ["failed", "done"])
+    assert "make room" in listed(client)["first.wav"]["error"]
+    assert "deepsep app: first.wav has failed: database or disk is full" in capsys.readouterr().err
+    assert [song.state for song in client.app.state.jobs.store.songs()] == ["failed", "done"]
+
+
+def test_what_the_store_cannot_take_is_true_on_the_page_and_kept_later(client, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "LATER", 0.5)
+    at_work = client.app.state.jobs
+    fail_once(monkeypatch, at_work.store, "change", FULL, lambda song: song.state == "done")
+    send(client, tmp_path, "good.wav")
+    wait(lambda: states(client) == ["done"])
+    assert "cannot be kept (database or disk is full)" in capsys.readouterr().err
+    wait(lambda: [song.state for song in at_work.store.songs()] == ["done"] and not at_work.unkept)
+
+
+def test_a_list_that_takes_nothing_is_said_to_who_asks(client, tmp_path, monkeypatch):
+    fail_once(monkeypatch, client.app.state.jobs.store, "add", FULL)
+    answer = post(client, "/api/songs?name=a.wav", song_bytes(tmp_path))
+    assert answer.status_code == 507 and "make room" in answer.json()["error"]
+
+
+def test_a_worker_that_cannot_be_started_or_understood_fails_one_song(client, tmp_path, monkeypatch):
+    wait(lambda: client.app.state.jobs.worker)
+    fail_once(monkeypatch, client.app.state.jobs, "hear", KeyError("seconds"))
+    send(client, tmp_path, "first.wav")
+    wait(lambda: states(client) == ["failed"])
+    assert "went wrong (KeyError('seconds'))" in listed(client)["first.wav"]["error"]
+    fail_once(monkeypatch, asyncio, "create_subprocess_exec", OSError(12, "Cannot allocate memory"))
+    send(client, tmp_path, "second.wav", "good.wav")
+    wait(lambda: states(client) == ["failed", "failed", "done"])
+    assert "Cannot allocate memory" in listed(client)["second.wav"]["error"]
+
+
+def test_a_queue_that_ends_by_itself_ends_the_server(fake, folder, monkeypatch):
+    pytest.importorskip("uvicorn")
+    monkeypatch.setattr(jobs.Jobs, "keep_late", lambda self: 1 / 0)
+    with pytest.raises(DeepsepError, match=r"queue has ended by itself.*start deepsep app again"):
+        serve.serve(folder, host="127.0.0.1", port=0, open_browser=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "wishes = '{\"samples\":99}'",
+        "wishes = '{'",
+        "wishes = 1",
+        "result = '[]'",
+        "state = 'odd'",
+        "seconds = 'long'",
+    ],
+)
+def test_a_row_that_cannot_be_read_is_a_failed_song(fake, folder, tmp_path, change):
+    with client_of(folder) as client:
+        first, _ = send(client, tmp_path, "first.wav", "good.wav")
+        wait(lambda: states(client) == ["done", "done"])
+    with sqlite3.connect(places.state(folder) / "queue.sqlite") as base:
+        base.execute(f"update songs set {change} where id = ?", [first])
+    base.close()
+    with client_of(folder) as client:
+        assert states(client) == ["failed", "done"]
+        assert "remove it, and send it again" in listed(client)["first.wav"]["error"]
+        send(client, tmp_path, "more.wav")
+        wait(lambda: states(client) == ["failed", "done", "done"])
+        post(client, f"/api/songs/{first}/remove")
+        assert states(client) == ["done", "done"]
+
+
+def test_a_list_of_other_columns_is_a_line_before_the_server_starts(folder):
+    places.prepare(folder)
+    with sqlite3.connect(places.state(folder) / "queue.sqlite") as base:
+        base.execute("create table songs (id text)")
+    base.close()
+    with pytest.raises(DeepsepError, match=r"queue\.sqlite: cannot be used .*no such column"):
+        client_of(folder)
+
+
+def test_what_a_killed_server_left_of_an_upload_is_removed(fake, folder, tmp_path):
+    with client_of(folder) as client:
+        (id,) = send(client, tmp_path, "good.wav")
+        wait(lambda: states(client) == ["done"])
+    left = places.state(folder) / "songs" / "0123456789abcdef"
+    left.mkdir()
+    (left / "incoming.wav").write_bytes(b"RIFF")
+    with client_of(folder):
+        assert [path.name for path in left.parent.iterdir()] == [id]
 
 
 def test_pages_hear_of_every_change(fake, folder):
@@ -517,6 +660,32 @@ def test_one_file_and_all_as_a_zip(client, folder):
     assert "not there any more" in client.get("/api/songs/abc/zip").json()["error"]
 
 
+def test_a_zip_is_sent_whole_or_seen_to_break(client, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "CHUNK", 1000)
+    files = [(name, tmp_path / name) for name in "ab"]
+    for _, path in files:
+        path.write_bytes(b"12345" * 1000)
+    pieces = downloads.zipped(files)
+    first = next(pieces)
+    if sys.platform != "win32":
+        files[1][1].unlink()  # by now it is open
+    assert zipfile.ZipFile(BytesIO(first + b"".join(pieces))).testzip() is None
+    files[1][1].write_bytes(b"12345" * 1000)
+    pieces = downloads.zipped(files)
+    next(pieces)
+    files[1][1].write_bytes(b"123")
+    with pytest.raises(OSError, match="b has changed"):
+        list(pieces)
+    with pytest.raises(DeepsepError, match="c cannot be read"):
+        downloads.zipped([*files, ("c", tmp_path / "c")])
+    song = add_done(client, folder, {"vocals": "song/vocals.wav"})
+    monkeypatch.setattr(
+        downloads, "file_of", lambda *_: folder / "song/gone.wav"
+    )  # gone since it was looked for
+    answer = client.get(f"/api/songs/{song.id}/zip")
+    assert answer.status_code == 422 and "cannot be read" in answer.json()["error"]
+
+
 def test_only_results_in_the_folder_are_given_out(client, folder, tmp_path):
     (tmp_path / "secret").write_text("secret")
     add_done(client, folder, {"vocals": "song/vocals.wav"})
@@ -543,13 +712,56 @@ def test_a_program_without_the_extra_names_it(deepsep, monkeypatch):
 
 
 def test_a_port_in_use_and_a_folder_that_is_a_file_are_lines(deepsep, tmp_path):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert "choose another --port" in deepsep.bad("app", "--no-browser", "--folder", "f", "--port", port)
     (tmp_path / "file").write_text("")
     assert "choose another --folder" in deepsep.bad("app", "--no-browser", "--folder", "file", "--port", 0)
+
+
+@pytest.mark.parametrize("host", ["a b", "a..b", "." * 70])
+def test_a_host_that_is_none_says_what_to_give(deepsep, host):
+    told = deepsep.bad("app", "--no-browser", "--folder", "f", "--port", 0, "--host", host)
+    assert "Unknown error" not in told and "give --host an address of this machine" in told
+
+
+def told_addresses(folder, host, monkeypatch):
+    """What `serve` tells when it is ready, without a server that goes on."""
+    uvicorn = pytest.importorskip("uvicorn")
+    told = []
+
+    def run(server, sockets):
+        from starlette.testclient import TestClient
+
+        with TestClient(server.config.app):
+            pass
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    serve.serve(folder, host=host, port=0, open_browser=False, on_ready=told.append)
+    return told
+
+
+def test_the_address_for_a_phone_is_a_number_and_a_container_s_is_localhost(fake, folder, monkeypatch):
+    (told,) = told_addresses(folder, "0.0.0.0", monkeypatch)
+    found = re.fullmatch(r"http://(\S+):(\d+)(/\?token=\w+) or in a container: http://localhost:\2\3", told)
+    assert found and found[1] in (serve.own_address(socket.AF_INET), socket.gethostname())
+    (told,) = told_addresses(folder, "127.0.0.1", monkeypatch)
+    assert re.fullmatch(r"http://127.0.0.1:\d+/", told)
+
+
+def test_the_own_address_is_that_of_the_way_out_or_the_name_where_there_is_none(monkeypatch):
+    class Way(socket.socket):
+        def connect(self, target):
+            assert self.type == socket.SOCK_DGRAM
+            if self.family == socket.AF_INET6:
+                raise OSError(101, "Network is unreachable")
+
+        def getsockname(self):
+            return ("192.168.1.5", 40000)
+
+    monkeypatch.setattr(serve.socket, "socket", Way)
+    assert serve.own_address(socket.AF_INET) == "192.168.1.5"
+    assert serve.own_address(socket.AF_INET6) == socket.gethostname()
 
 
 @pytest.mark.parametrize(

@@ -58,16 +58,41 @@ class Sink:
 
 
 def zipped(files: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
-    """A zip of files, by their names in it, as it is made: not compressed, since sound hardly is."""
+    """A zip of files, by their names in it, as it is made: not compressed, since sound hardly is.
+
+    All are open when this returns, so that one that is removed later is still sent whole. Raises DeepsepError for one
+    that cannot be opened; on the way, OSError for one that can be read no more or is of another length than at first:
+    the download must not end as if all were well.
+    """
+    pieces = zip_pieces(files)
+    next(pieces)
+    return pieces
+
+
+def zip_pieces(files: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
+    """What `zipped` gives, after an empty piece when all files are open."""
     sink = Sink()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+    with ExitStack() as stack:
+        opened = []
         for name, path in files:
-            about = zipfile.ZipInfo.from_file(path, name)
-            with archive.open(about, "w", force_zip64=True) as target, path.open("rb") as source:
-                while chunk := source.read(CHUNK):
-                    target.write(chunk)
-                    yield sink.taken()
-    yield sink.taken()
+            try:
+                opened.append((zipfile.ZipInfo.from_file(path, name), stack.enter_context(path.open("rb"))))
+            except OSError as error:
+                raise DeepsepError(
+                    f"{name} cannot be read ({error.strerror}); separate the song again"
+                ) from None
+        yield b""
+        with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+            for about, source in opened:
+                left = about.file_size
+                with archive.open(about, "w", force_zip64=True) as target:
+                    while chunk := source.read(CHUNK):
+                        left -= len(chunk)
+                        target.write(chunk)
+                        yield sink.taken()
+                if left:
+                    raise OSError(f"{about.filename} has changed while it was sent")
+        yield sink.taken()
 
 
 def may_be_stem_file(song: Song) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import socket
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
@@ -24,6 +25,9 @@ SAFE = ("GET", "HEAD")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HOST = re.compile(
+    r"(?:\[([0-9a-f.]*:[0-9a-f:.]*)\]|([a-z0-9._-]+))(?::[0-9]{1,5})?", re.IGNORECASE | re.ASCII
 )
 HEADERS = {
     "content-security-policy": POLICY,
@@ -48,7 +52,7 @@ class Guard:
     """ASGI middleware around the routes. `host` is what the server listens on; beyond loopback all needs the token."""
 
     def __init__(self, app: ASGIApp, host: str, port: int, token: str) -> None:
-        self.app, self.host, self.token = app, host, token
+        self.app, self.host, self.token = app, host.lower(), token
         self.open = is_loopback(host)
         self.cookie = f"deepsep-{port}"
 
@@ -116,11 +120,9 @@ class Guard:
 
 
 def name_in(host: str) -> str:
-    """The name in a Host header, without its port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    """The name in a Host header, without its port; nothing where there is more to it than these two."""
+    found = HOST.fullmatch(host)
+    return (found[1] or found[2]).lower() if found else ""
 
 
 def is_address(name: str) -> bool:

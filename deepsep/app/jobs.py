@@ -6,14 +6,17 @@ import asyncio
 import json
 import os
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..config import to_dict
+from ..progress import printable
 from ..staging import remove_abandoned
 from . import downloads, places
 from .store import Song, Store
@@ -22,6 +25,7 @@ __all__ = ["Jobs"]
 
 WORKER = [sys.executable, "-m", "deepsep.app.worker"]
 PATIENCE = 3.0  # seconds that a cancelled song has to stop by itself, and the worker at the end
+LATER = 10.0  # seconds until the store is tried again
 LINE = 1 << 20  # bytes of a line from the worker
 
 Message = dict[str, Any]
@@ -41,11 +45,12 @@ class Jobs:
         self.worker: asyncio.subprocess.Process | None = None
         self.live: dict[str, Any] = {}  # of the running song: what is in no store
         self.paces: dict[tuple[Any, ...], float] = {}  # seconds of work for a second of a song, by wishes
+        self.unkept: dict[str, Song] = {}  # as they are, where the store could not take it yet
         for song in store.songs():
             if song.state == "running":
                 song.state = "waiting"
                 self.clear(song)
-                store.change(song)
+                self.settle(song)
             elif song.state == "done":
                 self.note_pace(song)
 
@@ -65,9 +70,18 @@ class Jobs:
             "stem_file": downloads.may_be_stem_file(song),
         }  # fmt: skip
 
+    def songs(self) -> list[Song]:
+        """All songs as they are, the first to be separated first."""
+        return [replace(self.unkept.get(song.id, song)) for song in self.store.songs()]
+
+    def song(self, id: str) -> Song | None:
+        """One song as it is."""
+        song = self.store.song(id)
+        return song and replace(self.unkept.get(id, song))
+
     def views(self) -> list[Message]:
         """All songs as pages know them."""
-        return [self.view(song) for song in self.store.songs()]
+        return [self.view(song) for song in self.songs()]
 
     @contextmanager
     def listen(self) -> Iterator[asyncio.Queue[Message | None]]:
@@ -87,10 +101,30 @@ class Jobs:
             except asyncio.QueueFull:
                 self.pages.discard(inbox)
 
-    def changed(self, song: Song) -> None:
-        """Keep what became of a song, and tell the pages."""
+    def keep(self, song: Song) -> None:
+        """Put in the store what became of a song. Raises sqlite3.Error, such as for a full disk."""
         self.store.change(song)
+        self.unkept.pop(song.id, None)
+
+    def changed(self, song: Song) -> None:
+        """Keep what became of a song, and tell the pages. Raises sqlite3.Error as `keep` does."""
+        self.keep(song)
         self.tell({"song": self.view(song)})
+
+    def settle(self, song: Song) -> None:
+        """The same, but where the store cannot take it, remember it, to try again later."""
+        try:
+            self.keep(song)
+        except sqlite3.Error as error:
+            self.unkept[song.id] = replace(song)
+            complain(f"{song.label}: that it is {song.state} cannot be kept ({error}); tried again later")
+        self.tell({"song": self.view(song)})
+
+    def keep_late(self) -> None:
+        """Try again to keep what the store could not take."""
+        with suppress(sqlite3.Error):
+            for song in [*self.unkept.values()]:
+                self.keep(song)
 
     def add(self, song: Song) -> None:
         """Put a song in the queue."""
@@ -114,7 +148,7 @@ class Jobs:
         if song.state in ("failed", "cancelled"):
             self.clear(song)
             song.state, song.error, song.result = "waiting", "", {}
-            self.store.change(song)
+            self.keep(song)
             self.store.to_end(song.id)
             self.tell({"songs": self.views()})
             self.work.set()
@@ -123,24 +157,29 @@ class Jobs:
         """Forget a song that is not running, and what was kept of it; its results stay."""
         if song.state != "running":
             self.store.remove(song.id)
+            self.unkept.pop(song.id, None)
             shutil.rmtree(places.home(self.folder, song), ignore_errors=True)
             self.tell({"songs": self.views()})
 
     # --- the worker ------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Separate what waits, until cancelled."""
+        """Separate what waits, until cancelled. What goes wrong with a song is told, and ends that song alone."""
         try:
-            await self.start()
+            with suppress(OSError):  # the first song says it
+                await self.start()
             while True:
                 self.work.clear()
-                song = next((song for song in self.store.songs() if song.state == "waiting"), None)
-                if song is None:
-                    await self.work.wait()
-                else:
+                self.keep_late()
+                song = next((song for song in self.songs() if song.state == "waiting"), None)
+                if song is not None:
                     await self.separate(song)
+                else:
+                    with suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self.work.wait(), LATER if self.unkept else None)
         finally:
             await self.stop()
+            self.keep_late()
 
     async def start(self) -> asyncio.subprocess.Process:
         """The worker, started unless it runs; loading torch takes it some seconds."""
@@ -159,29 +198,47 @@ class Jobs:
                 await self.worker.stdin.drain()
 
     async def separate(self, song: Song) -> None:
-        """Have one song separated, and hear of it until it is done, has failed or is cancelled."""
-        self.begin(song)
+        """Have one song separated; where anything goes wrong on this side of the worker, it has failed."""
+        try:
+            self.begin(song)
+            await self.follow(song)
+        except Exception as error:
+            song.state, song.error = (
+                "failed",
+                f"{error or type(error).__name__}; make room on the disk, and try it again",
+            )
+            if not isinstance(error, (OSError, sqlite3.Error)):
+                song.error = f"deepsep app went wrong ({error!r}); try it again"
+            complain(f"{song.label} has failed: {song.error}")
+        if stopper := self.live.get("stopper"):
+            stopper.cancel()
+        self.live = {}
+        if song.state != "done":
+            self.clear(song)
+        self.settle(song)
+
+    async def follow(self, song: Song) -> None:
+        """Give the worker a song, and hear of it until it is done, has failed or is cancelled."""
         worker = await self.start()
         order = {
             "id": song.id, "label": song.label, "wishes": to_dict(song.wishes), "folder": str(self.folder),
             "source": str(places.upload(self.folder, song)), "sounds": str(places.sounds(self.folder, song)),
         }  # fmt: skip
         await self.send({"separate": order})
-        while song.state == "running":
-            line = await worker.stdout.readline() if worker.stdout else b""
-            if not line:
-                await worker.wait()
-                self.ended(song)
-                break
-            event = json.loads(line)
-            if event["id"] == song.id:
-                self.hear(song, event)
-        if stopper := self.live.get("stopper"):
-            stopper.cancel()
-        self.live = {}
-        if song.state != "done":
-            self.clear(song)
-        self.changed(song)
+        try:
+            while song.state == "running":
+                line = await worker.stdout.readline() if worker.stdout else b""
+                if not line:
+                    await worker.wait()
+                    self.ended(song)
+                    break
+                event = json.loads(line)
+                if event["id"] == song.id:
+                    self.hear(song, event)
+        except Exception:
+            self.kill(song.id)  # it is not waited for any more
+            await worker.wait()
+            raise
 
     def begin(self, song: Song) -> None:
         """Note that a song's turn has come."""
@@ -257,15 +314,22 @@ class Jobs:
         shutil.rmtree(places.sounds(self.folder, song), ignore_errors=True)
         remove_abandoned(self.folder)
         results = self.folder / song.track
-        for folder in (*results.glob("sample-*"), results):
-            remove_abandoned(folder)
-            with suppress(OSError):
-                folder.rmdir()  # only if it is empty
+        with suppress(OSError):
+            for folder in (*results.glob("sample-*"), results):
+                remove_abandoned(folder)
+                with suppress(OSError):
+                    folder.rmdir()  # only if it is empty
 
     def note_pace(self, song: Song) -> None:
         """Remember how fast a song went, to say how long others like it will take."""
         if song.seconds and song.result.get("took"):
             self.paces[pace_key(song)] = song.result["took"] / song.seconds
+
+
+def complain(line: str) -> None:
+    """Say on stderr what nobody may be looking at a page for."""
+    with suppress(OSError):
+        print(printable(f"deepsep app: {line}"), file=sys.stderr, flush=True)
 
 
 def pace_key(song: Song) -> tuple[Any, ...]:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import DeepsepError
 from .store import Song
 
-__all__ = ["PLAYER", "default_folder", "home", "piece_name", "prepare", "sounds", "state", "upload"]
+__all__ = [
+    "PLAYER",
+    "default_folder",
+    "home",
+    "piece_name",
+    "prepare",
+    "remove_strays",
+    "sounds",
+    "state",
+    "upload",
+]
 
 PLAYER = "player.json"  # the player's data and markup
 
@@ -42,6 +54,13 @@ def prepare(folder: Path) -> None:
 def home(folder: Path, song: Song) -> Path:
     """What is kept of one song: as it was sent, and the sound of the player."""
     return state(folder) / "songs" / song.id
+
+
+def remove_strays(folder: Path, ids: Collection[str]) -> None:
+    """Remove what is kept of other songs than these: what a server left that was killed during an upload."""
+    for path in (state(folder) / "songs").iterdir():
+        if path.name not in ids:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def upload(folder: Path, song: Song) -> Path:

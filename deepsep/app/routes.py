@@ -7,6 +7,7 @@ import contextlib
 import json
 import secrets
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial, wraps
 from html import escape
@@ -40,36 +41,56 @@ HEARTBEAT = 15.0  # seconds between signs of life, so that both ends notice a br
 Answer = Callable[[Request], Awaitable[Response]]
 
 
-def build(folder: Path, *, host: str, port: int, on_ready: Callable[[str], None] | None = None) -> Starlette:
-    """The application over a folder, whose parent may be missing; `on_ready` gets the token when all is up.
+def build(
+    folder: Path,
+    *,
+    host: str,
+    port: int,
+    on_ready: Callable[[str], None] | None = None,
+    on_end: Callable[[BaseException], None] | None = None,
+) -> Starlette:
+    """The application over a folder, whose parent may be missing.
 
-    Raises DeepsepError for a folder that cannot be used.
+    `on_ready` gets the token when all is up, `on_end` why the queue has ended by itself: the server should end then.
+    Raises DeepsepError for a folder, or a list of songs in it, that cannot be used.
     """
     places.prepare(folder)
-    store = Store(places.state(folder) / "queue.sqlite")
-    token = store.token()
+    path = places.state(folder) / "queue.sqlite"
+    store = Store(path)
+    try:
+        token = store.token()
+        jobs = Jobs(store, folder)
+        places.remove_strays(folder, {song.id for song in jobs.songs()})
+    except (sqlite3.Error, OSError) as error:
+        store.close()
+        raise DeepsepError(
+            f"{path}: cannot be used ({error}); make room on the disk, move the file away, or use --folder"
+        ) from None
+
+    def look(running: asyncio.Task[None]) -> None:
+        if not running.cancelled() and (error := running.exception()) and on_end:
+            on_end(error)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.jobs = Jobs(store, folder)
-        running = asyncio.create_task(app.state.jobs.run())
+        running = asyncio.create_task(jobs.run())
+        running.add_done_callback(look)
         if on_ready:
             on_ready(token)
         yield
         running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
+        await asyncio.wait([running])
         store.close()
 
     app = Starlette(
         routes=ROUTES, lifespan=lifespan, middleware=[Middleware(Guard, host=host, port=port, token=token)]
     )
-    app.state.folder, app.state.token = folder, token
+    app.state.folder, app.state.token, app.state.jobs = folder, token, jobs
     return app
 
 
 def plainly(answer: Answer) -> Answer:
-    """Answer with the line of a DeepsepError where one is raised."""
+    """Answer with the line of a DeepsepError where one is raised, and where the list of songs cannot be kept."""
 
     @wraps(answer)
     async def answer_or_tell(request: Request) -> Response:
@@ -77,6 +98,9 @@ def plainly(answer: Answer) -> Answer:
             return await answer(request)
         except DeepsepError as error:
             return JSONResponse({"error": str(error)}, 422)
+        except sqlite3.Error as error:
+            told = f"the list of songs cannot be kept ({error}); make room on the disk, and try again"
+            return JSONResponse({"error": told}, 507)
 
     return answer_or_tell
 
@@ -84,7 +108,7 @@ def plainly(answer: Answer) -> Answer:
 def song_of(request: Request) -> Song:
     """The song that the address names. Raises DeepsepError for none."""
     jobs: Jobs = request.app.state.jobs
-    song = jobs.store.song(request.path_params["id"])
+    song = jobs.song(request.path_params["id"])
     if song is None:
         raise DeepsepError("this song is not in the list any more; reload the page")
     return song
@@ -256,7 +280,8 @@ async def zip_all(request: Request) -> Response:
     found = [downloads.file_of(folder, song, name) for name in downloads.files_of(folder, song)]
     if not found:
         raise DeepsepError("there is nothing to download yet")
-    answer = StreamingResponse(downloads.zipped(downloads.named(found, folder)), media_type="application/zip")
+    pieces = await run_in_threadpool(downloads.zipped, downloads.named(found, folder))
+    answer = StreamingResponse(pieces, media_type="application/zip")
     answer.headers["content-disposition"] = f"attachment; filename*=utf-8''{quote(song.track)}.zip"
     return answer
 

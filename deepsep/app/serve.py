@@ -6,7 +6,7 @@ import os
 import socket
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,6 +14,10 @@ from filelock import FileLock, Timeout
 from ..errors import DeepsepError, MissingExtra
 
 __all__ = ["serve"]
+
+EVERYWHERE = ("0.0.0.0", "::")
+# of no machine, for documentation: what leads there leads to all other networks too
+ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 
 
 def serve(
@@ -33,9 +37,11 @@ def serve(
         port: where to listen; 0 for any.
         any_port: take another port where this one is in use.
         open_browser: open the page.
-        on_ready: called with the page's address once it can be opened.
+        on_ready: called with the page's address once it can be opened; where `host` is all of this machine's, with
+            that which a phone finds, and that of a container's page on the machine it runs on.
 
-    Raises DeepsepError where the folder or the port cannot be used, or another server works in the folder;
+    Raises DeepsepError where the folder or the port cannot be used, or another server works in the folder,
+    or where the queue ends by itself;
     MissingExtra where starlette or uvicorn is missing.
     """
     try:
@@ -57,19 +63,33 @@ def serve(
         number = listening.getsockname()[1]
 
         def ready(token: str) -> None:
-            name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-            address = f"http://{name}:{number}/" + ("" if is_loopback(host) else f"?token={token}")
+            rest = f":{number}/" + ("" if is_loopback(host) else f"?token={token}")
+            name = own_address(listening.family) if host in EVERYWHERE else host
+            address = "http://" + (f"[{name}]" if ":" in name else name) + rest
             if on_ready:
-                on_ready(address)
+                on_ready(
+                    address + (f" or in a container: http://localhost{rest}" if host in EVERYWHERE else "")
+                )
             if open_browser:
                 webbrowser.open(address)
 
-        app = build(folder, host=host, port=number, on_ready=ready)
+        ended: list[BaseException] = []
+
+        def end(error: BaseException) -> None:
+            ended.append(error)
+            server.should_exit = True
+
+        app = build(folder, host=host, port=number, on_ready=ready, on_end=end)
         config = uvicorn.Config(
             app, log_level="critical", access_log=False, lifespan="on", timeout_graceful_shutdown=1,
             server_header=False,
         )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[listening])
+        server = uvicorn.Server(config)
+        server.run(sockets=[listening])
+        if ended:
+            raise DeepsepError(
+                f"the queue has ended by itself ({ended[0]!r}); start deepsep app again: what was sent is still there"
+            ) from ended[0]
 
 
 @contextmanager
@@ -84,6 +104,14 @@ def alone(lock: Path, folder: Path) -> Iterator[None]:
         ) from None
 
 
+def own_address(family: int) -> str:
+    """Where other machines find this one: the address that it sends from, or its name where it is in no network."""
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as way:
+        way.connect((ELSEWHERE[socket.AddressFamily(family)], 9))  # sends nothing
+        return str(way.getsockname()[0])
+    return socket.gethostname()
+
+
 def listen(host: str, port: int, any_port: bool) -> socket.socket:
     """A socket that listens. Raises DeepsepError where that is not allowed, or the port is in use."""
     try:
@@ -94,6 +122,11 @@ def listen(host: str, port: int, any_port: bool) -> socket.socket:
             if not any_port:
                 raise
             return socket.create_server((address[0], 0), family=family)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no name of a machine"
+        raise DeepsepError(
+            f"cannot listen on {host!r} ({reason}); give --host an address of this machine, or 0.0.0.0 for all it has"
+        ) from None
     except (OSError, OverflowError) as error:
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         raise DeepsepError(

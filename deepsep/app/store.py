@@ -7,9 +7,9 @@ import os
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from ..config import from_dict, to_dict
+from ..config import from_dict, parse_json, to_dict
 from ..errors import DeepsepError
 from .wishes import Wishes
 
@@ -119,7 +119,13 @@ class Store:
 
 
 def read_row(row: tuple[Any, ...]) -> Song:
-    """A song as it was kept."""
+    """A song as it was kept; a failed one that says so where its row cannot be read."""
     id, label, track, suffix, seconds, wishes, state, error, result = row
-    known = from_dict(Wishes, json.loads(wishes))
-    return Song(id, label, track, suffix, seconds, known, state, error, json.loads(result))
+    try:
+        known, found = from_dict(Wishes, parse_json(wishes)), parse_json(result)
+        if state not in get_args(State) or not isinstance(seconds, float) or not isinstance(found, dict):
+            raise ValueError("no state, length or results of a song")
+        return Song(id, label, track, suffix, seconds, known, state, error, found)
+    except (DeepsepError, ValueError, TypeError) as why:
+        told = f"what the list says of it cannot be read ({why}); remove it, and send it again"
+        return Song(str(id), str(label), str(track), str(suffix), 0.0, Wishes(), "failed", told)

@@ -25,6 +25,7 @@ __all__ = [
 
 MOST_BYTES = 4 << 30  # of a song
 RESERVE = 200 << 20  # bytes that are left free on the disk
+coming: dict[Path, int] = {}  # bytes that are still to come of the files that are being received
 LONGEST = 80  # characters of a track's name
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names of devices on Windows
 
@@ -57,8 +58,8 @@ def track_of(label: str, taken: Callable[[str], bool]) -> str:
 
 
 def check_room(folder: Path, size: float) -> None:
-    """Raise DeepsepError unless the disk has room for so many bytes, and some more."""
-    free = shutil.disk_usage(folder).free - RESERVE
+    """Raise DeepsepError unless the disk has room for so many bytes, for what is being received, and some more."""
+    free = shutil.disk_usage(folder).free - RESERVE - sum(coming.values())
     if size > free:
         raise DeepsepError(
             f"{folder} has {max(0, free) / 1e9:.1f} GB to spare, {size / 1e9:.1f} GB are needed; make room, or start "
@@ -84,6 +85,7 @@ async def receive(stream: AsyncIterator[bytes], path: Path, length: str | None) 
     Raises DeepsepError as `check_size` does, before anything is written, and where less or more comes.
     """
     size = check_size(path.parent, length)
+    coming[path] = size  # nothing was awaited since the check: no other upload counts on the same room
     done = 0
     try:
         with path.open("xb") as file:
@@ -92,7 +94,10 @@ async def receive(stream: AsyncIterator[bytes], path: Path, length: str | None) 
                 if done > size:
                     break
                 file.write(chunk)
+                coming[path] = size - done
     except OSError as error:
         raise DeepsepError(f"the file cannot be kept ({error.strerror})") from None
+    finally:
+        del coming[path]
     if done != size:
         raise DeepsepError(f"{done} bytes of the file came, {size} were said; send it again")
