@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MAX_CHANNELS = 8
-LOUDEST = 1e6  # times full scale; whatever is above is no sound
+LOUDEST = 1e32  # times full scale: sums and squares of more are past what 32 bits hold
 LOWEST_RATE, HIGHEST_RATE = bounds(ranges.Rate).values()  # Hz
 
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mkv .mov .webm .avi".split())
