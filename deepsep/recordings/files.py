@@ -14,7 +14,7 @@ from ..audio import files as audio
 from ..audio.loudness import Loudness
 from ..errors import DeepsepError
 from ..progress import Listener
-from ..staging import StagedFiles
+from ..staging import StagedFiles, remove_abandoned
 
 __all__ = [
     "Folders",
@@ -117,6 +117,7 @@ def cached(
     """
     key = fingerprint(files, *settings)
     table, store = cache / f"{kind}-{key}.json", cache / f"{kind}-{key}.bin"
+    remove_abandoned(cache)
     kept = read_table(table, store, bytes_of)
     if kept is None:
         kept = fill(table, store, files, make, listener)
