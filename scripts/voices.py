@@ -7,15 +7,21 @@ FRAME = 8.0  # ms, of the analysis
 SCALE = (0, 2, 4, 5, 7, 9, 11)  # semitones
 
 
+def analyse(samples: np.ndarray, highest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pitch in Hz up to `highest` (0 where there is none), time in s, envelope and breath of each frame."""
+    import pyworld
+
+    f0, t = pyworld.dio(samples, RATE, f0_floor=70, f0_ceil=highest, frame_period=FRAME)
+    f0 = pyworld.stonemask(samples, f0, t, RATE)
+    return f0, t, pyworld.cheaptrick(samples, f0, t, RATE), pyworld.d4c(samples, f0, t, RATE)
+
+
 def other_singer(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A phrase sung by somebody else, or by several, by WORLD's resynthesis (Morise et al. 2016)."""
     import pyworld
 
     x = samples.astype(np.float64)
-    f0, t = pyworld.dio(x, RATE, f0_floor=70, f0_ceil=1000, frame_period=8.0)
-    f0 = pyworld.stonemask(x, f0, t, RATE)
-    envelope = pyworld.cheaptrick(x, f0, t, RATE)
-    breath = pyworld.d4c(x, f0, t, RATE)
+    f0, t, envelope, breath = analyse(x, 1000)
     shift, formant = random.uniform(-5, 5), float(np.exp(random.uniform(np.log(0.8), np.log(1.25))))
     style = str(random.choice(["plain", "breathy", "rough", "choir"], p=[0.45, 0.12, 0.15, 0.28]))
     if style == "breathy":
@@ -33,7 +39,7 @@ def other_singer(samples: np.ndarray, random: np.random.Generator) -> np.ndarray
         moved = f0 * 2 ** ((shift + step + drift) / 12)
         if style == "rough":
             moved = moved * 2 ** (random.normal(0, 0.5, len(moved)) / 12)
-        y = pyworld.synthesize(moved, warp(envelope, own), breath, RATE, 8.0)
+        y = pyworld.synthesize(moved, warp(envelope, own), breath, RATE, FRAME)
         at = int(random.uniform(0, 0.03) * RATE) if i else 0
         mixed[at : at + len(y)] += y * (random.uniform(0.5, 1.0) if i else 1.0)
     y = mixed[: len(x)]
@@ -65,13 +71,10 @@ def sing(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """
     import pyworld
 
-    x = samples.astype(np.float64)
-    f0, t = pyworld.dio(x, RATE, f0_floor=70, f0_ceil=500, frame_period=FRAME)
-    f0 = pyworld.stonemask(x, f0, t, RATE)
+    f0, _, envelope, breath = analyse(samples.astype(np.float64), 500)
     voiced = f0 > 0
     if voiced.sum() < 8:
         return samples
-    envelope, breath = pyworld.cheaptrick(x, f0, t, RATE), pyworld.d4c(x, f0, t, RATE)
     held = np.where(voiced, random.uniform(1.5, 4.5), 1.0)
     at = np.interp(np.arange(held.sum()), np.cumsum(held) - held, np.arange(len(held))).round().astype(int)
     root = 12 * np.log2(np.median(f0[voiced])) + random.uniform(0, 7)

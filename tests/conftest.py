@@ -18,10 +18,8 @@ from deepsep.inference.model import Model
 from deepsep.spectral.domain import SpectralDomain
 
 torch.set_num_threads(1)
-if sys.version_info < (
-    3,
-    11,
-):  # look os.mkdir up at each call, as later versions do, so that tests can have it fail
+if sys.version_info < (3, 11):
+    # look os.mkdir up at each call, as later versions do, so that tests can have it fail
     pathlib._NormalAccessor.mkdir = staticmethod(lambda path, mode=0o777: os.mkdir(path, mode))  # type: ignore[attr-defined]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that tests start
 processes.take_signals()

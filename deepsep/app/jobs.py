@@ -203,12 +203,9 @@ class Jobs:
             self.begin(song)
             await self.follow(song)
         except Exception as error:
-            song.state, song.error = (
-                "failed",
-                f"{error or type(error).__name__}; make room on the disk, and try it again",
-            )
-            if not isinstance(error, (OSError, sqlite3.Error)):
-                song.error = f"deepsep app went wrong ({error!r}); try it again"
+            song.state, song.error = "failed", f"deepsep app went wrong ({error!r}); try it again"
+            if isinstance(error, (OSError, sqlite3.Error)):
+                song.error = f"{error}; make room on the disk, and try it again"
             complain(f"{song.label} has failed: {song.error}")
         if stopper := self.live.get("stopper"):
             stopper.cancel()

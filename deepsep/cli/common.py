@@ -58,7 +58,7 @@ def as_usage(prefix: str = "") -> Iterator[None]:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Import modules without looking for garbage among what they make, here or later: a tenth of a short run."""
+    """Import modules without looking for garbage among what they make, here or later: a quarter of a short run."""
     gc.disable()
     try:
         yield

@@ -102,7 +102,7 @@ def batched(items: Iterable[Window], size: int) -> Iterator[list[Window]]:
             yield batch
             batch = []
         batch.append(item)
-        del item
+        del item  # or it was in memory while the next is made
         if len(batch) == size:
             yield batch
             batch = []

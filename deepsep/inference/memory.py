@@ -52,7 +52,7 @@ def infer_in_memory(
                 continue
             yield from zip(part, found, strict=True)
             batch = batch[len(part) :]
-            del part, found
+            del part, found  # or they were in memory while the next are worked out
 
 
 def alone(infer: Infer, window: Window) -> Planes:

@@ -89,7 +89,9 @@ class Download:
 
     def __call__(self, name: str, revision: str, limit: int, fallback: Path | None = None) -> Path:
         """Fetch one file of at most `limit` bytes; `fallback` is what the cache holds already."""
-        from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub import hf_hub_download
+
+        constants = client_settings()
 
         watch: dict[str, Any] = {}
         if (
@@ -178,8 +180,9 @@ def is_refusal(error: BaseException) -> bool:
 
 def explain(error: BaseException, repo: str, revision: str, name: str | None) -> DeepsepError:
     """Say in one line what an error of the client means and what to do."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
+    constants = client_settings()
     where = f"{repo}@{revision}"
     login = "log in with `hf auth login` or set HF_TOKEN"
     status = None

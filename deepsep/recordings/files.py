@@ -117,12 +117,13 @@ def cached(
     """
     key = fingerprint(files, *settings)
     table, store = cache / f"{kind}-{key}.json", cache / f"{kind}-{key}.bin"
-    remove_abandoned(cache)
     kept = read_table(table, store, bytes_of)
     if kept is None:
         kept = fill(table, store, files, make, listener)
         if (lacking := bytes_of(kept) - store.stat().st_size) != 0:
             raise DeepsepError(f"{store}: {lacking} bytes are missing; is the disk full?")
+    else:
+        remove_abandoned(cache)  # as `fill` does
     for path in cache.glob(f"{kind}-*"):
         if path not in (table, store):
             with suppress(OSError):  # another run may still have it open
