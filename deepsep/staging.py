@@ -156,13 +156,7 @@ class StagedFiles:
             with uninterrupted():
                 try:
                     for name, target in self.targets.items():
-                        if not self.replace and os.path.lexists(target):
-                            raise FileExistsError(
-                                errno.EEXIST, "another process has written it; use --overwrite"
-                            )
-                        former = self.keep(target)
-                        os.replace(self.temporary[name], target)
-                        renamed.append((target, former))
+                        renamed.append((target, self.place(self.temporary[name], target)))
                     for folder in {*self.scratches, *(made.parent for made in self.created)}:
                         flush_folder(folder)
                 except BaseException as error:
@@ -174,15 +168,36 @@ class StagedFiles:
         finally:
             self.abort()
 
+    def place(self, temporary: Path, target: Path) -> Path | None:
+        """Give a temporary file its target's name; return what `keep` says of the file that was there.
+
+        Raises OSError; without `replace`, FileExistsError where the target is there.
+        """
+        if not self.replace:
+            try:
+                os.link(temporary, target)  # never replaces a file, as a rename may
+                return self.unused(target)
+            except (OSError, NotImplementedError):  # it is there, or the file system knows no such names
+                if os.path.lexists(target):
+                    raise FileExistsError(
+                        errno.EEXIST, "another process has written it; use --overwrite"
+                    ) from None
+        former = self.keep(target)
+        os.replace(temporary, target)
+        return former
+
+    def unused(self, target: Path) -> Path:
+        """A name beside the target's temporary file that no file has."""
+        return self.scratch(self.scratches[target.absolute().parent].path)
+
     def keep(self, target: Path) -> Path | None:
         """Give the file that a rename will replace, if any, a second name; None where the system has no such names."""
-        former = self.scratch(self.scratches[target.absolute().parent].path)
-        try:
-            os.link(target, former, follow_symlinks=False)
-        except FileNotFoundError:
-            return former
-        except (OSError, NotImplementedError):
-            return None
+        former = self.unused(target)
+        if os.path.lexists(target):
+            try:
+                os.link(target, former, follow_symlinks=False)
+            except (OSError, NotImplementedError):
+                return None
         return former
 
     def abort(self) -> None:

@@ -1,10 +1,14 @@
-"""Every number that can be typed has a range, and what lies outside of it is wrong usage in one line."""
+"""Every number that can be typed has a range, and whatever else is typed is an answer or one line."""
 
+import os
 import typing
+import unicodedata
+from pathlib import Path
 from types import UnionType
 
 import hypothesis.strategies as st
 import pytest
+import typer
 from cli_fixtures import examples
 from hypothesis import HealthCheck, given, settings
 
@@ -117,3 +121,51 @@ def test_nan_is_no_number(value, deepsep, tmp_path):
         "train-prior", "--source", "vocals", tmp_path, "-o", tmp_path / "p", f"--sigma-min={value}"
     )
     assert (code, out) == (2, "") and "--sigma-min" in err and err.count("\n") == 1
+
+
+def commands(group, *before):
+    """(words, command) of all commands, groups taken apart."""
+    for name, command in group.commands.items():
+        yield from (
+            commands(command, *before, name) if hasattr(command, "commands") else [((*before, name), command)]
+        )
+
+
+# not: the page, which serves until it is stopped, and what needs no input
+ENDLESS = {"app", "doctor", "toy"}
+ALL = [
+    (words, command)
+    for words, command in commands(typer.main.get_command(program))
+    if words[0] not in ENDLESS
+]
+PLAIN = (
+    "- -- -x --no 0 -1 1 1e999 nan a,b a=b = , 1/2 2/1 .. / /dev/null /dev/full text folder nothing bundled vocals "
+    "auto cuda:9 all [/b] [red] {stem} { %s ~nobody 0:00 -0:01"
+).split()
+WORD = st.sampled_from(
+    [*PLAIN, "", " ", "\n", "\x1b[31m", "\udcff", "\u202e", "é" * 300, "9" * 400]
+) | st.text(st.characters(exclude_characters="\0"), max_size=6)
+
+
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_typed_is_answered_or_one_line(deepsep, monkeypatch, data):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    Path("text").write_text("no sound")
+    Path("folder").mkdir(exist_ok=True)
+    words, command = data.draw(st.sampled_from(ALL))
+    typed, options = [*words], [param for param in command.params if param.param_type_name == "option"]
+    for _ in range(data.draw(st.integers(0, 5)) if options else 0):
+        option = data.draw(st.sampled_from(options))
+        typed.append(data.draw(st.sampled_from(option.opts)))
+        if not option.is_flag:
+            typed.append(data.draw(WORD))
+    typed += data.draw(st.lists(WORD, max_size=3))
+    code, out, err = deepsep(*typed)
+    assert code in (0, 1, 2)
+    if code:
+        *lines, last = err.splitlines()
+        assert out == "" and all(line.startswith("error: ") for line in lines)  # one for each song
+        assert last.startswith("error: ") if len(lines) < 2 else last.startswith("0 done")
+    assert not {unicodedata.category(letter) for letter in (out + err).replace("\n", "")} & {"Cc", "Cs", "Cf"}
+    assert sorted(os.listdir()) == ["folder", "text"] or not code

@@ -3,7 +3,10 @@
 import json
 import struct
 
+import hypothesis.strategies as st
 import pytest
+from cli_fixtures import examples
+from hypothesis import given, settings
 
 from deepsep.errors import DeepsepError
 from deepsep.output.mp4 import add_manifest, read_manifest
@@ -107,3 +110,44 @@ def test_moov_that_is_not_last_is_left_alone(tmp_path):
     with pytest.raises(DeepsepError, match="faststart"):
         add_manifest(path, GOOD)
     assert path.read_bytes() == before
+
+
+# boxes in boxes, whose kinds and sizes may be anything
+KIND = st.sampled_from([b"ftyp", b"mdat", b"moov", b"udta", b"stem", b"meta", b"\0\0\0\0"]) | st.binary(
+    min_size=4, max_size=4
+)
+LEAF = st.binary(max_size=40) | st.just(json.dumps(GOOD).encode())
+BOX = st.builds(box, KIND, LEAF, st.sampled_from(["plain", "wide", "open"]))
+BOXES = st.recursive(
+    st.lists(BOX, max_size=3).map(b"".join),
+    lambda inner: st.lists(st.builds(box, KIND, inner, st.sampled_from(["plain", "wide"])), max_size=3).map(
+        b"".join
+    ),
+    max_leaves=8,
+)
+SIZE = st.integers(0, 2**64 - 1).map(lambda n: struct.pack(">Q", n)) | st.integers(0, 40).map(
+    lambda n: struct.pack(">I", n)
+)
+
+
+@settings(max_examples=examples(200))
+@given(tree=BOXES, inside=BOXES, data=st.data())
+def test_any_tree_of_boxes_is_read_or_refused_and_a_refusal_changes_nothing(
+    tmp_path_factory, tree, inside, data
+):
+    path = tmp_path_factory.mktemp("mp4") / "a.mp4"
+    raw = bytearray(tree + box(b"moov", box(b"udta", inside)))
+    for _ in range(data.draw(st.integers(0, 2))):  # a size or a kind that is not what it was
+        at = data.draw(st.integers(0, len(raw) - 1))
+        new = data.draw(SIZE)
+        raw[at : at + len(new)] = new
+    path.write_bytes(raw)
+    for act in (lambda: read_manifest(path), lambda: add_manifest(path, GOOD)):
+        try:
+            act()
+        except DeepsepError as refused:
+            assert str(path) in str(refused) and "\n" not in str(refused)
+            assert path.read_bytes() == raw
+        else:
+            found = read_manifest(path)
+            assert found["version"] >= 1 and isinstance(found["stems"], list)

@@ -3,9 +3,12 @@
 import os
 from pathlib import Path
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import soundfile as sf
+from cli_fixtures import examples
+from hypothesis import given, settings
 
 from deepsep.errors import DeepsepError
 from deepsep.output import paths
@@ -183,3 +186,30 @@ def test_folder_without_permission(track, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(DeepsepError, match="cannot be written"):
         planned_paths(track, tmp_path / "locked" / "deeper")
+
+
+# what may stand in a pattern or a name, and what should not
+KEYS = "{track} {stem} {ext} {sample} {priors} {parent} {stem } {{ {} {stem!r} {stem:>9}".split()
+PIECE = st.sampled_from(
+    [*KEYS, "/", "..", ".", "~", ".wav", ".mp3", " ", "\\", "\n", "\x1b[31m", "\udcff", "CON", "a" * 300]
+) | st.text(st.characters(exclude_characters="\0"), max_size=5)
+TEXT = st.lists(PIECE, max_size=8).map("".join)
+
+
+@settings(max_examples=examples(300))
+@given(name=TEXT, pattern=TEXT | st.just("{track}/{stem}.{ext}"), priors=TEXT)
+def test_any_pattern_and_name_give_a_path_for_each_stem_inside_the_folder_or_are_refused(
+    tmp_path_factory, name, pattern, priors
+):
+    top = tmp_path_factory.mktemp("paths")
+    stems = {stem: [stem] for stem in NAMES}
+    try:
+        track = paths.Input(top / "in" / name, "a song")
+        (job,) = paths.plan([track], output(folder=top / "out", pattern=pattern, stems=stems), priors=priors)
+    except DeepsepError:
+        pass
+    else:
+        assert list(job.paths) == NAMES and len(set(job.paths.values())) == len(NAMES)
+        for path in job.paths.values():
+            assert Path(os.path.abspath(path)).is_relative_to(top / "out") and path.suffix == ".wav"
+    assert not os.listdir(top)

@@ -1,5 +1,6 @@
 """Files appear together or not at all; what a killed process left goes away, what a living one holds stays."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -156,8 +157,17 @@ def test_a_thread_can_commit(tmp_path):
     assert contents(tmp_path) == {"a": "new a"}
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
 @pytest.mark.parametrize("replace", [True, False])
-def test_what_another_process_wrote_meanwhile_is_replaced_only_where_asked(tmp_path, replace):
+def test_what_another_process_wrote_meanwhile_is_replaced_only_where_asked(
+    tmp_path, monkeypatch, replace, links
+):
+    if not links:
+
+        def refuse(*args, **more):
+            raise OSError(errno.EPERM, "Operation not permitted")  # as exFAT says
+
+        monkeypatch.setattr(os, "link", refuse)
     targets = {name: tmp_path / f"{name}.wav" for name in ("a", "b")}
     with StagedFiles(targets, replace=replace) as staged:
         for name in targets:

@@ -118,14 +118,17 @@ def truncated(path: Path) -> DeepsepError:
 
 
 def split_boxes(content: bytes, path: Path) -> list[tuple[bytes, bytes, bytes]]:
-    """The boxes in `content`: (kind, content, whole box)."""
+    """The boxes in `content`: (kind, content, whole box with its size)."""
     found, at = [], 0
     while at < len(content):
         # QuickTime ends udta with four zero bytes, which are not a box.
         if not content[at:].strip(b"\0") and len(content) - at < 8:
             break
         kind, header, size = read_box_header(content[at : at + 16], len(content) - at, path)
-        found.append((kind, content[at + header : at + size], content[at : at + size]))
+        inside, raw = content[at + header : at + size], content[at : at + size]
+        if raw.startswith(bytes(4)):  # to the end: with its size instead, another box may follow it
+            raw = make_box(kind, inside)
+        found.append((kind, inside, raw))
         at += size
     return found
 
