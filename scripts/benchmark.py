@@ -1,11 +1,11 @@
-"""Prints the figures of docs/benchmarks.md and docs/scale.md: speed, memory, batches, libraries, reports, the Hub.
+"""Prints the figures of docs/benchmarks.md and docs/scale.md: speed, training, memory, batches, libraries, the page, the Hub.
 
 Usage: python scripts/benchmark.py [PART...] [--seconds 1,60,240] [--against FOLDER] [--runs 3]
        [--long-minutes 60] [--clips 100] [--clip-seconds 10] [--methods encoder,sgld]
 
 Runs the installed `deepsep` as a user does, on music-like noise made here, and takes time and peak memory from the
 operating system. Run it on an otherwise idle machine; where there is none, `--against` another checkout of this
-repository runs the part "speed" with both in turn and prints ratios, which other programs change less. The part
+repository runs the parts "speed" and "training" with both in turn and prints ratios, which other programs change less. The part
 "report" needs Chromium and selenium, the part "hub" runs a small server of its own; neither needs a network.
 """
 
@@ -36,6 +36,7 @@ import deepsep
 from deepsep.config import WINDOWS
 
 RATE = 44100
+BUNDLED = Path(deepsep.__file__).parent / "bundled"
 
 
 def song(path: Path, seconds: float) -> Path:
@@ -112,6 +113,46 @@ def speed(folder: Path, args: argparse.Namespace) -> None:
                         *ratios
                     )
                 )
+
+
+def training(folder: Path, args: argparse.Namespace) -> None:
+    """Steps a second of an encoder's training, without start-up: a long run's time less a short one's.
+
+    In float32 and in bfloat16, the latter only here: a processor without it trains in float32 all the same.
+    """
+    data = []
+    for number, source in enumerate(["vocals", "drums", "bass", "other"]):
+        noise = np.random.default_rng(number).normal(size=(60 * RATE, 2)) * 0.1
+        (folder / source).mkdir()
+        soundfile.write(folder / source / "a.wav", np.cumsum(noise, 0) / 30 if number % 2 else noise, RATE)
+        data.append(f"{source}={folder / source}")
+    words = ["--objective", "simulated", "--batch", "8", "--frames", "128", "--threads", "1", "--seed", "0"]
+    few, many = 2, 2 + args.steps
+
+    def seconds(*more: str, **environment: str) -> float:
+        """What `many - few` steps take, and beforehand the reading of recordings."""
+        took = {}
+        for steps in (few, few, many):
+            priors = folder / "priors"
+            if not priors.exists():
+                shutil.copytree(BUNDLED, priors)
+                (priors / "encoder.safetensors").unlink()
+            fresh = ["--steps", str(steps), "--overwrite"]
+            took[steps] = run(
+                "train-encoder", *data, "--priors", str(priors), *words, *fresh, *more, **environment
+            ).wall
+        return took[many] - took[few]
+
+    for name, more in (("float32", []), ("bfloat16", ["--bf16"])):
+        pairs = []
+        for _ in range(args.runs):
+            own = seconds(*more)
+            pairs.append((own, seconds(PYTHONPATH=args.against) if args.against else own))
+        took = statistics.median(own for own, _ in pairs)
+        print(f"training an encoder, {name}, --batch 8 --frames 128: {args.steps / took:.2f} steps a second")
+        if args.against:
+            ratio = statistics.median(other / own for own, other in pairs)
+            print(f"    {ratio:.2f} times the other's in float32")
 
 
 def floor(folder: Path, args: argparse.Namespace) -> None:
@@ -355,7 +396,7 @@ def long(folder: Path, args: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
-    "start-up": start_up, "speed": speed, "floor": floor, "repeat": repeat, "batch": batch, "library": library,
+    "start-up": start_up, "speed": speed, "training": training, "floor": floor, "repeat": repeat, "batch": batch, "library": library,
     "report": report, "hub": hub, "long": long,
 }  # fmt: skip
 
@@ -371,8 +412,11 @@ def main() -> None:
     parser.add_argument("--clip-seconds", type=int, default=10)
     parser.add_argument("--methods", default="encoder,sgld", help="of the parts speed, repeat, batch, long")
     parser.add_argument("--seconds", default="1,60,240", help="of the part speed")
-    parser.add_argument("--against", metavar="FOLDER", help="another checkout, for the part speed")
-    parser.add_argument("--runs", type=int, default=3, help="of the parts speed and floor")
+    parser.add_argument(
+        "--against", metavar="FOLDER", help="another checkout, for the parts speed and training"
+    )
+    parser.add_argument("--steps", type=int, default=40, help="of the part training")
+    parser.add_argument("--runs", type=int, default=3, help="of the parts speed, training and floor")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"no part {', '.join(unknown)}; choose from {', '.join(PARTS)}")

@@ -73,9 +73,14 @@ class Dense(nn.Module):
 
     def forward(self, h_bcdn: Tensor) -> Tensor:
         h = h_bcdn.permute(0, 2, 3, 1).flatten(2)  # (b, d, n c): channels lie innermost in memory, no copy
-        z = torch.nn.functional.silu(self.down.weight @ h + self.down.bias[:, None])
-        out: Tensor = h + (self.up.weight @ z + self.up.bias[:, None])
+        z = torch.nn.functional.silu(along_bands(self.down, h))
+        out: Tensor = h + along_bands(self.up, z)
         return out.reshape(*out.shape[:2], -1, h_bcdn.shape[1]).permute(0, 3, 1, 2)
+
+
+def along_bands(layer: nn.Linear, h_bdn: Tensor) -> Tensor:
+    """`layer` along the bands of (b, d, n), as one product of matrices that copies nothing."""
+    return torch.baddbmm(layer.bias[:, None], layer.weight.expand(len(h_bdn), -1, -1), h_bdn)
 
 
 class Block(nn.Module):

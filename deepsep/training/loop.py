@@ -79,7 +79,10 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     compute = run.compute
     model.to(compute.device)
     average = copy.deepcopy(model).requires_grad_(False).eval()
-    optimizer = torch.optim.AdamW(model.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    fused = compute.device.type in ("cpu", "cuda")
+    optimizer = torch.optim.AdamW(
+        model.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=fused
+    )
     state = State(model, average, optimizer, run.rng)
     step, spent = 0, 0.0
     learnt = run.resume
