@@ -1,12 +1,12 @@
-"""Prints the figures of docs/benchmarks.md and docs/scale.md: speed, training, memory, batches, libraries, the page, the Hub.
+"""Prints the figures of docs/benchmarks.md and docs/scale.md: speed, training, memory, batches, libraries, Hub.
 
 Usage: python scripts/benchmark.py [PART...] [--seconds 1,60,240] [--against FOLDER] [--runs 3]
        [--long-minutes 60] [--clips 100] [--clip-seconds 10] [--methods encoder,sgld]
 
 Runs the installed `deepsep` as a user does, on music-like noise made here, and takes time and peak memory from the
 operating system. Run it on an otherwise idle machine; where there is none, `--against` another checkout of this
-repository runs the parts "speed" and "training" with both in turn and prints ratios, which other programs change less. The part
-"report" needs Chromium and selenium, the part "hub" runs a small server of its own; neither needs a network.
+repository runs the parts "speed" and "training" with both in turn and prints ratios, which other programs change less.
+The part "report" needs Chromium and selenium, the part "hub" runs a small server of its own; neither needs a network.
 """
 
 from __future__ import annotations
@@ -396,8 +396,8 @@ def long(folder: Path, args: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
-    "start-up": start_up, "speed": speed, "training": training, "floor": floor, "repeat": repeat, "batch": batch, "library": library,
-    "report": report, "hub": hub, "long": long,
+    "start-up": start_up, "speed": speed, "training": training, "floor": floor, "repeat": repeat, "batch": batch,
+    "library": library, "report": report, "hub": hub, "long": long,
 }  # fmt: skip
 
 
