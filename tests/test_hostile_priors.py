@@ -251,6 +251,12 @@ def test_weights_of_any_precision_are_taken(spoilt):
         assert load(spoilt).priors["vocals"].embedding.dense.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("digits", [2000, 5000])
+def test_a_number_of_very_many_digits_is_told_as_such(digits, spoilt):
+    (spoilt / "config.json").write_text(f'{{"format": -{"9" * digits}}}')
+    assert f"it has a number of {digits + 1} digits" in refused(spoilt)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 100 + "]" * 100])
 def test_deep_json_is_one_line(text, spoilt):
     (spoilt / "config.json").write_text(text)

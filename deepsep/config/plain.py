@@ -17,6 +17,8 @@ __all__ = ["from_dict", "is_number", "is_whole", "parse_json", "shorten", "to_di
 
 MAX_DEPTH = 32  # tables and lists within one another: far above any real file, far below Python's stack
 
+MAX_DIGITS = 1000  # the largest float has 309
+
 T = TypeVar("T")
 
 
@@ -50,9 +52,12 @@ def from_dict(kind: type[T], raw: dict[str, Any]) -> T:
 
 
 def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
-    """Read JSON of bounded depth. Raises ValueError for anything else, and where `finite` for NaN and Infinity."""
+    """Read JSON of bounded depth, its whole numbers of at most 1,000 digits.
+
+    Raises ValueError for anything else, and where `finite` for NaN and Infinity.
+    """
     try:
-        found = json.loads(text, parse_constant=refuse_constant if finite else None)
+        found = json.loads(text, parse_int=read_whole, parse_constant=refuse_constant if finite else None)
     except RecursionError:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from None
     level = [found]
@@ -72,6 +77,13 @@ def is_whole(value: object) -> TypeGuard[int]:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a JSON value is a number."""
     return is_whole(value) or isinstance(value, float)
+
+
+def read_whole(digits: str) -> int:
+    """A whole number of JSON; one with more digits than a float can have takes Python long, or is refused by it."""
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"it has a number of {len(digits)} digits")
+    return int(digits)
 
 
 def refuse_constant(name: str) -> float:
