@@ -74,20 +74,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top)
         mix = song(folder / "long.flac", args.hours * 3600)
-        took, seen = watch(
-            [
-                "separate",
-                str(mix),
-                "-o",
-                str(folder / "long"),
-                "-q",
-                "-f",
-                "flac",
-                "--bit-depth",
-                "16",
-                *method,
-            ]
-        )
+        formats = ["-f", "flac", "--bit-depth", "16"]
+        took, seen = watch(["separate", str(mix), "-o", str(folder / "long"), "-q", *formats, *method])
         worst = error_of(mix, sorted((folder / "long" / "long").glob("*.flac")))
         print(
             f"{args.method}, {args.hours:g} h: {took / 60:.1f} min, at most {max(mb for mb, _ in seen):.0f} MB; "
