@@ -381,13 +381,33 @@ def test_entries_that_make_no_sense_are_refused(server, entry, says):
 
 
 @pytest.mark.parametrize(
+    ("name", "honest"), [("config.json", 0), ("config.json", 1), ("vocals.safetensors", 0)]
+)
+def test_an_etag_that_leads_out_of_the_cache_writes_nothing(server, tmp_path, name, honest):
+    up = "../" * len((tmp_path / "cache").parts)
+    server.repos[NAME].faults[name] = Fault(etag=f"{up}{tmp_path}/stolen", honest=honest)
+    assert "which is no ETag; not downloaded" in fails(NAME)
+    assert not list(tmp_path.glob("stolen*"))
+
+
+def test_a_config_that_was_spoilt_once_is_mended_as_the_message_says(server):
+    length = len(server.repos[NAME].commits[server.repos[NAME].refs["main"]]["config.json"])
+    server.repos[NAME].faults["config.json"] = Fault(body=b"x" * length, etag="a" * 40)
+    message = fails(NAME)
+    server.repos[NAME].faults["config.json"] = Fault(etag="a" * 40)
+    assert fails(NAME) == message
+    Path(message.partition("delete ")[2].partition(" and fetch")[0]).unlink()
+    hub.resolve(NAME)
+
+
+@pytest.mark.parametrize(
     "text", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"{}", b'{"files": {}}', b'{"files": []}']
 )
 def test_a_config_that_is_none(server, text):
     server.repos[NAME].commit({"config.json": text})
     message = fails(NAME)
     assert "config.json" in message
-    assert len(message) < 400
+    assert len(message) < 500
 
 
 @pytest.mark.parametrize("name", ["config.json", "vocals.safetensors", "drums.safetensors"])

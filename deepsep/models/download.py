@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ OnProgress = Callable[[str, int, int], None]
 """Called with (file name, bytes so far, bytes in all) while a file is downloaded."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+PLAIN = re.compile(r"\w[\w.-]{,255}", re.ASCII)  # an ETag without its quotes
 
 
 def fetch_snapshot(
@@ -52,7 +53,11 @@ def fetch_snapshot(
     if not COMMIT.fullmatch(commit) or (pinned and commit != revision):
         raise DeepsepError(f"{where}: the server answered with another commit, {quote(commit)}")
 
-    for name, entry in listed_files(read_json(folder), only, where).items():
+    try:
+        config = read_json(folder)
+    except DeepsepError as error:  # the client would not ask again for what it has
+        raise DeepsepError(f"{error}; delete {path.resolve()} and fetch it again") from None
+    for name, entry in listed_files(config, only, where).items():
         path = find_in_cache(repo, commit, name)
         if path is not None:
             check_size(path, entry)
@@ -102,10 +107,13 @@ class Download:
         if constants.HF_HUB_ETAG_TIMEOUT != constants.DEFAULT_ETAG_TIMEOUT:
             timeout = constants.HF_HUB_ETAG_TIMEOUT
         try:
-            # the client retries a dead server for 23 s per missing file: first ask once, without retries
-            if fallback is None and not (self.reached and watch):
-                self.ask(name, revision, limit, timeout)
-            path = Path(hf_hub_download(self.repo, name, revision=revision, etag_timeout=timeout, **watch))
+            with plain_names(self.repo):
+                # the client retries a dead server for 23 s per missing file: first ask once, without retries
+                if fallback is None and not (self.reached and watch):
+                    self.ask(name, revision, limit, timeout)
+                path = Path(
+                    hf_hub_download(self.repo, name, revision=revision, etag_timeout=timeout, **watch)
+                )
         except failures() as error:
             if fallback is not None and not is_refusal(error):
                 return fallback
@@ -117,12 +125,39 @@ class Download:
         return path
 
     def ask(self, name: str, revision: str, limit: int, timeout: float) -> None:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub import file_download, hf_hub_url
 
-        found = get_hf_file_metadata(hf_hub_url(self.repo, name, revision=revision), timeout=timeout)
+        url = hf_hub_url(self.repo, name, revision=revision)
+        found = file_download.get_hf_file_metadata(url, timeout=timeout)
         self.reached = True
         if found.size is not None and found.size > limit:
             raise too_large(self.repo, name, found.size, limit)
+
+
+@contextlib.contextmanager
+def plain_names(repo: str) -> Iterator[None]:
+    """Refuse, as an answer comes, an ETag or a commit that is no plain name: of these the client makes file names.
+
+    Raises DeepsepError in the block. (huggingface_hub 2.4 would write a file wherever "../.." leads.)
+    """
+    from huggingface_hub import file_download
+
+    ask = file_download.get_hf_file_metadata
+
+    def asked(*args: Any, **more: Any) -> Any:
+        found = ask(*args, **more)
+        for name in (found.etag, found.commit_hash):
+            if name is not None and not PLAIN.fullmatch(name):
+                raise DeepsepError(
+                    f"{repo}: the server names a file {quote(name)}, which is no ETag; not downloaded"
+                )
+        return found
+
+    file_download.get_hf_file_metadata = asked
+    try:
+        yield
+    finally:
+        file_download.get_hf_file_metadata = ask
 
 
 def make_watcher(repo: str, name: str, limit: int, on_progress: OnProgress | None) -> type[tqdm]:
