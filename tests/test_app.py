@@ -480,6 +480,30 @@ def test_what_a_killed_server_left_of_an_upload_is_removed(fake, folder, tmp_pat
         assert [path.name for path in left.parent.iterdir()] == [id]
 
 
+@pytest.mark.parametrize("at", ["songs", ""], ids=["songs", "all"])
+def test_nothing_is_removed_behind_a_link_or_under_a_name_of_others(fake, folder, tmp_path, at):
+    music = tmp_path / "away" / ("0123456789abcdef" if at else "songs/0123456789abcdef")
+    music.mkdir(parents=True)
+    (music / "novel.txt").write_text("mine")
+    link = places.state(folder) / at
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "away")
+    with pytest.raises(DeepsepError, match="is a link; remove it"):
+        client_of(folder)
+    assert (music / "novel.txt").read_text() == "mine"
+    link.unlink()
+    (places.state(folder) / "songs" / "notes").mkdir(parents=True)
+    with client_of(folder):
+        assert [path.name for path in (places.state(folder) / "songs").iterdir()] == ["notes"]
+
+
+def test_a_song_is_kept_in_the_folder_whatever_its_row_calls_it(folder):
+    songs = places.state(folder) / "songs"
+    for id in ("..", "../../x", "/etc", ""):
+        home = places.home(folder, Song(id, "a.wav", "a", ".wav", 1.0, Wishes()))
+        assert home.parent == songs and home.name not in ("", ".", "..")
+
+
 def test_pages_hear_of_every_change(fake, folder):
     async def run():
         folder.mkdir()

@@ -116,6 +116,22 @@ def test_a_log_that_cannot_be_written_is_said_before_any_work(deepsep, priors):
     assert "nowhere/log.jsonl: cannot be written" in line and not Path("out").exists()
 
 
+@pytest.mark.parametrize("how", ["song", "link", "text", "json", "deep"])
+def test_a_log_is_appended_to_nothing_that_is_no_log(how, deepsep, priors):
+    song = record(Path("a.wav"))
+    log = Path("log.jsonl")
+    if how == "song":
+        log = song
+    elif how == "link":
+        log.symlink_to(song)
+    else:
+        log.write_text({"text": "mine", "json": '{\n"mine": 1\n}\n', "deep": '{"a":' * 100_000 + "\n"}[how])
+    before = log.read_bytes()
+    line = deepsep.bad("separate", song, "--priors", priors, "-o", "out", "--log", log)
+    assert f"{log}: its first line is not that of a log" in line
+    assert log.read_bytes() == before and not Path("out").exists()
+
+
 def test_a_line_that_was_cut_off_is_ended_first(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"source": "a"}\n{"sour')

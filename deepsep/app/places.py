@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Collection
@@ -16,6 +17,7 @@ __all__ = [
     "PLAYER",
     "default_folder",
     "home",
+    "new_id",
     "piece_name",
     "prepare",
     "remove_strays",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 PLAYER = "player.json"  # the player's data and markup
+ID = re.compile(r"[0-9a-f]{16}")
 
 
 def default_folder() -> Path:
@@ -44,22 +47,34 @@ def state(folder: Path) -> Path:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder and what the application keeps in it. Raises DeepsepError where that is not allowed."""
+    """Make the folder and what the application keeps in it.
+
+    Raises DeepsepError where that is not allowed, and where a link is in its place: songs are removed in there.
+    """
+    own = state(folder) / "songs"
     try:
-        (state(folder) / "songs").mkdir(parents=True, exist_ok=True)
+        own.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DeepsepError(f"{folder}: cannot be used ({error.strerror}); choose another --folder") from None
+    for path in (own.parent, own):
+        if path.is_symlink():
+            raise DeepsepError(f"{path} is a link; remove it, or choose another --folder")
+
+
+def new_id() -> str:
+    """A name for what is kept of a song that nobody can guess."""
+    return secrets.token_hex(8)
 
 
 def home(folder: Path, song: Song) -> Path:
-    """What is kept of one song: as it was sent, and the sound of the player."""
-    return state(folder) / "songs" / song.id
+    """What is kept of one song: as it was sent, and the sound of the player; whatever a list calls it, in here."""
+    return state(folder) / "songs" / (re.sub(r"\W", "_", song.id) or "_")
 
 
 def remove_strays(folder: Path, ids: Collection[str]) -> None:
     """Remove what is kept of other songs than these: what a server left that was killed during an upload."""
     for path in (state(folder) / "songs").iterdir():
-        if path.name not in ids:
+        if ID.fullmatch(path.name) and path.name not in ids:
             shutil.rmtree(path, ignore_errors=True)
 
 

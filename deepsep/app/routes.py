@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import secrets
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -181,7 +180,7 @@ async def add(request: Request) -> Response:
     found = (await run_in_threadpool(wishes.choices))["priors"]
     wanted = wishes.check(raw, found)
     label = uploads.label_of(request.query_params.get("name", ""))
-    id = secrets.token_hex(8)
+    id = places.new_id()
     song = Song(id, label, id, uploads.suffix_of(label), 0.0, wanted)
     incoming = places.home(folder, song) / f"incoming{song.suffix}"
     try:

@@ -127,13 +127,16 @@ class Claims:
 class RunLog:
     """A file with one JSON line for each song, which several runs may append to.
 
-    Raises DeepsepError where it cannot be written.
+    Raises DeepsepError where it cannot be written, and for a file that holds something else.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self.appending():
-            pass
+        with self.appending() as file:
+            if not is_log(file):
+                raise DeepsepError(
+                    f"{path}: its first line is not that of a log, so it stays as it is; give --log another file"
+                )
 
     @contextmanager
     def appending(self) -> Iterator[int]:
@@ -162,6 +165,18 @@ class RunLog:
                 data = b"\n" + data
             while data:
                 data = data[os.write(file, data) :]
+
+
+def is_log(file: int) -> bool:
+    """Whether an open file is empty or begins with a line of JSON, whole or cut off."""
+    if not os.lseek(file, 0, os.SEEK_END):
+        return True
+    os.lseek(file, 0, os.SEEK_SET)
+    first, end, _ = os.read(file, 1 << 20).partition(b"\n")
+    try:
+        return first.startswith(b"{") and (not end or isinstance(json.loads(first), dict))
+    except (ValueError, RecursionError):
+        return False
 
 
 def ends_a_line(file: int, end: int) -> bool:
