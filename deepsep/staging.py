@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import threading
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Scratch", "StagedFiles", "place_of", "remove_abandoned", "uninterrupted"]
 
 PREFIX, SUFFIX = ".deepsep-", ".part"
+SCRATCH = re.compile(r"\.deepsep-[0-9a-f]{12}\.part")
 # of systems and file systems that cannot flush such a file or folder
 NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 
@@ -77,7 +79,12 @@ def remove_abandoned(parent: Path) -> None:
     """Remove the scratch folders in `parent` that no living process holds."""
     with suppress(OSError):
         for folder in parent.glob(f"{PREFIX}*{SUFFIX}"):
-            if not folder.is_dir() or folder.is_symlink() or is_foreign(folder):
+            if (
+                not SCRATCH.fullmatch(folder.name)
+                or not folder.is_dir()
+                or folder.is_symlink()
+                or is_foreign(folder)
+            ):
                 continue
             lock = lock_of(folder)
             try:
@@ -95,7 +102,7 @@ def is_foreign(path: Path) -> bool:
 def place_of(path: Path) -> Path:
     """The folder that a file is meant for: its own, or that which holds the scratch folder it lies in."""
     for folder in path.parents:
-        if folder.name.startswith(PREFIX) and folder.name.endswith(SUFFIX):
+        if SCRATCH.fullmatch(folder.name):
             return folder.parent
     return path.parent
 

@@ -505,3 +505,10 @@ def test_a_licence_is_stated_without_touching_the_weights(tmp_path, deepsep):
     code, _, err = deepsep("priors", "licence", folder, "MIT", "--sources", "c")
     assert code == 1 and "unknown source 'c'" in err
     assert deepsep("priors", "licence", folder, " ")[0] == 2
+
+
+def test_a_licence_that_makes_config_json_too_long_to_read_is_not_written(tmp_path, deepsep):
+    folder = folder_of(tmp_path / "priors", *(f"s{number}" for number in range(50)), licence="unspecified")
+    before = files_of(folder)
+    assert "config.json would have" in deepsep.bad("priors", "licence", folder, "x" * 100_000)
+    assert files_of(folder) == before

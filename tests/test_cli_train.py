@@ -476,16 +476,18 @@ def test_records_of_several_sources_train_an_encoder_that_starts_from_another(tm
         ("holds the priors to start from", ("--priors", "TRAINED", "DATA", "-o", "TRAINED")),
         ("no recordings of bursts", ("--priors", "TRAINED", "tones=DATA/tones", "-o", "new")),
         ("has one prior", ("--priors", "SMALL/p", "SMALL/data", "-o", "new")),
+        ("of another domain, spectrum", ("--priors", "TRAINED", "DATA", "-o", "OTHER", "--overwrite")),
     ],
 )
 def test_priors_that_cannot_be_contrasted_are_one_line(
     said, words, small, trained, data, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    places = {"TRAINED": str(trained[0]), "DATA": str(data), "SMALL": str(small)}
+    other = folder_of(tmp_path / "other", "hum")
+    places = {"TRAINED": str(trained[0]), "DATA": str(data), "SMALL": str(small), "OTHER": str(other)}
     for name, place in places.items():
         words = [word.replace(name, place) for word in words]
-    code, told = run("contrast-priors", *words)
+    code, told = run("contrast-priors", *words, "--steps", 1)
     assert code == 1
     assert said in told[-1]
     assert not (tmp_path / "new").exists()

@@ -90,6 +90,21 @@ def test_a_run_before_its_first_step_is_restored(tmp_path):
     assert equal(snapshot(state), snapshot(fresh(trained=False)))
 
 
+@pytest.mark.parametrize("value", [7e4, -1e30, float("inf"), float("nan")])
+def test_weights_that_could_not_be_read_again_replace_nothing(whole, tmp_path, value):
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(whole.read_bytes())
+    diverged = fresh()
+    with torch.no_grad():
+        diverged.average[0].weight[0, 0] = value
+    with pytest.raises(DeepsepError, match=r"diverged .*average\.0\.weight.*lower --lr"):
+        save_checkpoint(path, {"identity": IDENTITY, "step": 8, "minutes": 1.0}, diverged)
+    assert path.read_bytes() == whole.read_bytes()
+    tensors, note = take(whole)
+    tensors["average.0.weight"][0, 0] = value
+    assert "average.0.weight" in refused(store(tmp_path / "x", tensors, note))
+
+
 NOTES: dict[str, list[Any]] = {
     "step": ["7", 7.5, None, True, -1, 10**30, float("nan"), [7], {}],
     "minutes": ["1", None, True, -1.0, float("nan"), float("inf"), 1e300, 10**400, [1]],

@@ -251,6 +251,15 @@ def test_weights_of_any_precision_are_taken(spoilt):
         assert load(spoilt).priors["vocals"].embedding.dense.weight.dtype == torch.float32
 
 
+def test_sizes_within_bounds_that_take_too_much_together_are_refused():
+    wide = {"bands": 1001, "context": 2048, "widths": [64], "bottleneck": 1, "deep": 0}
+    with pytest.raises(DeepsepError, match="too much memory together"):
+        from_dict(SpectralEncoderConfig, wide)
+    assert from_dict(SpectralEncoderConfig, {**wide, "context": 256}).bands == 1001
+    with pytest.raises(DeepsepError, match="take longer ones"):
+        from_dict(WaveformConfig, {"window": 64, "rate": 384_000})
+
+
 @pytest.mark.parametrize("digits", [2000, 5000])
 def test_a_number_of_very_many_digits_is_told_as_such(digits, spoilt):
     (spoilt / "config.json").write_text(f'{{"format": -{"9" * digits}}}')

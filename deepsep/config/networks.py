@@ -40,6 +40,8 @@ __all__ = [
 LONGEST_WINDOW = 0.5  # seconds of an STFT
 LONGEST_REACH = 1 << 16  # frames to either side that a stack of dilated layers sees
 LONGEST_CONTEXT = bounds(Context)["max"]
+LARGEST_PASS = 1 << 25  # bands x frames of context x channels of an encoder's first level; about 0.5 GB
+SHORTEST_WINDOW = 0.002  # seconds of samples; shorter ones are too many
 LARGEST_SQUEEZE = 1 << 16  # samples that become one frame
 
 
@@ -138,6 +140,11 @@ class WaveformConfig:
             raise DeepsepError(f"the rate of a waveform must be positive, got {self.rate}")
         check_choice("level", self.level, Level)
         check_bounds(self)
+        if self.window < SHORTEST_WINDOW * self.rate:
+            raise DeepsepError(
+                f"a window of {self.window} samples at {self.rate} Hz is less than {SHORTEST_WINDOW:g} s; "
+                "take longer ones"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,6 +230,11 @@ class SpectralEncoderConfig:
         if self.context % self.multiple or self.context < self.reach:
             raise DeepsepError(
                 f"context must be a multiple of {self.multiple} frames and at least {self.reach}"
+            )
+        if self.bands * self.context * self.widths[0] > LARGEST_PASS:
+            raise DeepsepError(
+                f"{self.bands} bands, {self.context} frames of context and {self.widths[0]} channels take too much "
+                "memory together; take fewer"
             )
 
     @property

@@ -244,8 +244,13 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def as_text(config: Mapping[str, Any]) -> bytes:
-    """What a config.json holds."""
-    return (json.dumps(config, indent=2) + "\n").encode()
+    """What a config.json holds. Raises DeepsepError for more than would be read again."""
+    text = (json.dumps(config, indent=2) + "\n").encode()
+    if len(text) > files.MAX_TEXT_BYTES:
+        raise DeepsepError(
+            f"config.json would have {len(text)} bytes, {files.MAX_TEXT_BYTES} are allowed; say less in it"
+        )
+    return text
 
 
 def stated_licence(folder: Path, source: str) -> str:

@@ -27,10 +27,13 @@ class Choice(NamedTuple):
     encoder: bool
 
 
+RESERVED = ("encoder", "contrast", "config")  # files of a priors folder and of its trainings
+
+
 def check_name(source: Any) -> str:
     """A source's name must do as a file name and in a list: letters, digits, _ and -."""
     fits = isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", source)
-    if not fits or source in ("encoder", "config"):
+    if not fits or source in RESERVED:
         raise DeepsepError(
             f"{shorten(source)!r} cannot name a source; use letters, digits, _ and - (such as vocals)"
         )

@@ -21,7 +21,7 @@ from ..errors import DeepsepError
 __all__ = ["check_stated", "check_values", "load_weights", "open_weights", "read_stated"]
 
 LONGEST_HEADER = 4 * 1024**2  # bytes; of ten thousands of tensors
-LARGEST = 1e6  # of any weight; half precision holds up to 65504
+LARGEST = 65504.0  # of any weight: what half precision holds
 LARGEST_OF = {"log_scale": 30.0, "log_diagonal": 30.0, "step": 1e12}  # logarithms; what Adam counts
 NEVER_NEGATIVE = ("variance", "running_var", "num_batches_tracked", "exp_avg_sq", "step")
 FLOATS = ("F64", "F32", "F16", "BF16")

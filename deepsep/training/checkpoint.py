@@ -39,11 +39,20 @@ class State:
 
 
 def save_checkpoint(path: Path, note: dict[str, Any], state: State) -> None:
-    """Write the state; the former checkpoint stays until it is whole. Raises DeepsepError where that fails."""
+    """Write the state; the former checkpoint stays until it is whole.
+
+    Raises DeepsepError where that fails, and for weights that could not be read again.
+    """
     tensors = weights_of(state)
     for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     tensors["rng"] = state.rng.get_state()
+    try:
+        check_values(tensors)
+    except ValueError as error:
+        raise DeepsepError(
+            f"the training has diverged ({error}); nothing is replaced; start again from a lower --lr"
+        ) from None
     with StagedFiles({"checkpoint": path}) as staged:
         try:
             save_file(

@@ -97,6 +97,7 @@ def contrast_priors(
         identity = {"kind": "contrast", "sources": model.sources, "flows": shapes}
         if start == "new" and (out / "config.json").exists():
             raise DeepsepError(f"{out}: holds priors; --resume goes on with them, --overwrite starts afresh")
+        folders.check_domain(out, model.domain)
         remarks, before = prepare(
             out, "contrast", identity, [solos[s] for s in model.sources], start, listener
         )
