@@ -30,6 +30,7 @@ class Fault:
     body: bytes | None = None  # sent in place of the file
     length: int | None = None  # declared in place of the real length
     status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)  # sent with the file
 
 
 @dataclass
@@ -123,6 +124,8 @@ class HubServer:
         http.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
         http.send_header("X-Repo-Commit", commit)
         http.send_header("Content-Length", str(len(body) - start if fault.length is None else fault.length))
+        for name, value in fault.headers.items():
+            http.send_header(name, value)
         if start:
             http.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         http.end_headers()

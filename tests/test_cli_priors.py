@@ -3,12 +3,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import soundfile
 from cli_fixtures import record
-from hub_server import HubServer, Repo
+from hub_server import Fault, HubServer, Repo
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
@@ -490,6 +491,37 @@ def test_the_program_reads_the_environment(server, tmp_path):
     asked(server)
     assert program("path", NAME, HF_HUB_OFFLINE="1").stdout == fetched.stdout
     assert asked(server) == []
+
+
+DEAD_END = "http://127.0.0.1:1/token"  # nobody listens there
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault(headers={"X-HF-Warning": "topic; look \x1b]0;here"}), 0),
+        pytest.param(Fault(cut_at=10, cuts=99), 1, marks=pytest.mark.slow),
+        pytest.param(
+            Fault(headers={"X-Xet-Hash": "a" * 64, "X-Xet-Refresh-Route": DEAD_END}),
+            1,
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(find_spec("hf_xet") is None, reason="nobody asks for such a route"),
+            ],
+        ),
+    ],
+    ids=["a warning of the server", "cut for good", "a dead route"],
+)
+def test_what_the_client_says_of_its_own_accord_is_not_shown(server, tmp_path, fault, code):
+    """It tells each retry, and any text of the server's, escape sequences included."""
+    server.repos[NAME].faults["vocals.safetensors"] = fault
+    env = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")}
+    env = {name: value for name, value in env.items() if name not in ("HF_HUB_CACHE", "HF_HUB_VERBOSITY")}
+    command = [sys.executable, "-m", "deepsep", "priors", "download", NAME, "-q"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    licence, *errors = done.stderr.splitlines()
+    assert (done.returncode, licence.startswith("licence of"), len(errors)) == (code, True, code), done.stderr
+    assert all(line.startswith("error: cannot download vocals.safetensors of") for line in errors)
 
 
 def test_a_licence_is_stated_without_touching_the_weights(tmp_path, deepsep):
