@@ -324,6 +324,28 @@ def test_remove_takes_the_named_commit_only(server, deepsep, tmp_path):
     assert second.is_dir()
 
 
+@pytest.mark.parametrize("revision", ["{digit}", "{six}", "nowhere", "0000000"])
+def test_remove_guesses_no_commit(server, deepsep, revision):
+    """One digit was taken for every commit that begins with it."""
+    commit = Path(deepsep.good("priors", "download", NAME).strip()).name
+    revision = revision.format(digit=commit[0], six=commit[:6])
+    line = deepsep.bad("priors", "remove", f"{NAME}@{revision}")
+    assert f"no revision {revision!r} of {NAME} in the local cache; it holds {commit}: " in line
+    assert [found.commit for found in hub.cached()] == [commit]
+
+
+def test_remove_refuses_digits_that_fit_several_commits(server, deepsep):
+    files = server.repos[NAME].commits[server.repos[NAME].refs["main"]]
+    commits = ["abcdef0" + digit * 33 for digit in "12"]
+    server.repos[NAME].commits = dict.fromkeys(commits, files)
+    for commit in commits:
+        deepsep.good("priors", "download", f"{NAME}@{commit}")
+    line = deepsep.bad("priors", "remove", f"{NAME}@ABCDEF0")
+    assert line == f"error: {NAME}@ABCDEF0 is several commits: {', '.join(commits)}; give more digits\n"
+    deepsep.good("priors", "remove", f"{NAME}@abcdef01")
+    assert [found.commit for found in hub.cached()] == commits[1:]
+
+
 def test_remove_touches_nothing_but_the_cache(server, deepsep, folder):
     deepsep.good("priors", "download", NAME)
     assert "only what was downloaded" in deepsep.bad("priors", "remove", folder)

@@ -119,7 +119,11 @@ def path(spec: SpecArgument) -> None:
 @app.command("remove", cls=Command)
 def remove(
     spec: Annotated[
-        str, typer.Argument(metavar="SPEC", help="org/name for every commit, or org/name@revision for one.")
+        str,
+        typer.Argument(
+            metavar="SPEC",
+            help="org/name for every commit, or org/name@revision for one; of a commit 7 digits or more.",
+        ),
     ],
     quiet: QuietOption = False,
 ) -> None:
@@ -127,18 +131,14 @@ def remove(
 
     Example: deepsep priors remove org/name
     """
-    repo, at, revision = spec.strip().partition("@")
+    _, at, revision = spec.strip().partition("@")
     if spec.strip() == "bundled" or Path(spec).expanduser().is_dir():
         raise DeepsepError(
             f"{spec} is not in the Hub cache; only what was downloaded from the Hub is removed"
         )
     if at and not revision:
         raise usage(f"{spec!r} names no revision; give org/name or org/name@revision")
-    known = {found.commit for found in hub.cached() if found.repo == repo}
-    if at and not any(commit.startswith(revision) for commit in known):
-        commit = hub.resolve(spec, offline=True, only=[]).commit  # a branch or a tag
-        revision = commit or revision
-    freed = hub.remove(f"{repo}@{revision}" if at else repo)
+    freed = hub.remove(spec)
     if not quiet:
         say(f"removed {spec.strip()}: {size_of(freed)} freed")
 
