@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import subprocess
@@ -478,6 +479,13 @@ def test_a_push_by_the_real_client_is_there_for_others(server, tmp_path):
     )
 
 
+def test_a_server_s_address_of_a_commit_cannot_write_to_the_terminal(deepsep, api, tmp_path, monkeypatch):
+    hostile = type("Commit", (), {"commit_url": "https://hub/\x1b]0;mine\x07\x9b2J"})()
+    monkeypatch.setattr(api, "upload_folder", lambda self, **options: hostile)
+    folder = folder_of(tmp_path / "band", "vocals")
+    assert deepsep.good("priors", "push", folder, NAME) == "https://hub/?]0;mine??2J\n"
+
+
 def test_what_cannot_be_pushed_is_left_alone(deepsep, api, tmp_path):
     folder = folder_of(tmp_path / "band", "vocals")
     assert deepsep("priors", "push", folder, "nobody")[0] == 2
@@ -513,6 +521,40 @@ def test_the_program_reads_the_environment(server, tmp_path):
     asked(server)
     assert program("path", NAME, HF_HUB_OFFLINE="1").stdout == fetched.stdout
     assert asked(server) == []
+
+
+def shown(*words) -> bytes:
+    """What the program shows on a terminal."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "deepsep", *words]
+    run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    text = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # its end, on Linux
+        while part := terminal.read(1 << 16):
+            text += part
+    assert run.wait(PATIENCE) == 0, text
+    return text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such names and terminals are of POSIX systems")
+@pytest.mark.parametrize(
+    ("words", "below"),
+    [("path {}", ""), ("download {} -q", ""), ("push {} ana/band --card-only", "/README.md")],
+)
+def test_a_path_is_safe_on_a_terminal_and_whole_in_a_pipe(words, below, tmp_path):
+    no_text = "\udcff" if sys.platform == "linux" else "\x07"
+    folder = tmp_path / f"p\x1b[31m\x1b]0;mine{no_text}é"
+    folder_of(tmp_path / "band", "vocals").rename(folder)
+    filled = ["priors", *(word.format(folder) for word in words.split())]
+    said = shown(*filled)
+    assert said.decode().rstrip("\r\n") == str(tmp_path / "p?[31m?]0;mine?é") + below
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "deepsep", *filled]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, os.fsencode(f"{folder}{below}\n"), b"")
 
 
 DEAD_END = "http://127.0.0.1:1/token"  # nobody listens there

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -21,6 +22,7 @@ from ..progress import printable
 
 __all__ = [
     "INTERRUPTED",
+    "answer",
     "as_usage",
     "clock_seconds",
     "exit_on_signals",
@@ -76,6 +78,14 @@ def say(line: str) -> None:
         typer.echo(printable(line), err=True)
     except OSError:
         discard(sys.stderr)
+
+
+def answer(line: str | Path) -> None:
+    """Write a line of what was asked for on stdout, made safe for a terminal; a program gets a path byte for byte."""
+    if isinstance(line, Path) and not sys.stdout.isatty():
+        typer.echo(os.fsencode(line))
+    else:
+        typer.echo(printable(str(line)))
 
 
 def flush_stdout() -> OSError | None:

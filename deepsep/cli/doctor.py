@@ -15,7 +15,7 @@ import typer
 
 from .. import __version__
 from ..errors import DeepsepError
-from ..progress import printable
+from .common import answer
 from .fetch import size_of
 from .options import JsonOption
 
@@ -46,11 +46,11 @@ def doctor(
         typer.echo(json.dumps({**findings, "advice": advice}, indent=2))
         return
     for line in report(findings):
-        typer.echo(printable(line))
-    typer.echo("")
-    typer.echo("To do:" if advice else "Nothing is missing.")
+        answer(line)
+    answer("")
+    answer("To do:" if advice else "Nothing is missing.")
     for line in advice:
-        typer.echo(printable(f"- {line}"))
+        answer(f"- {line}")
 
 
 def version_of(package: str) -> str | None:
