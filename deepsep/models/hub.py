@@ -93,7 +93,10 @@ def bundled_folder() -> Path:
 
 
 def cached() -> list[Cached]:
-    """List the priors repositories in the local Hub cache; models of other programs are left out."""
+    """List the priors repositories in the local Hub cache; models of other programs are left out.
+
+    Raises DeepsepError for a cache that cannot be read.
+    """
     return list(scan_cache())
 
 
@@ -144,6 +147,11 @@ def scan_cache() -> Iterator[Cached]:
         found = scan_cache_dir(settings.HF_HUB_CACHE)
     except CacheNotFound:
         return
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no folder"
+        raise DeepsepError(
+            f"{settings.HF_HUB_CACHE}: the Hub cache cannot be read ({why}); set HF_HUB_CACHE to another folder"
+        ) from error
     for repo in sorted(found.repos, key=lambda repo: repo.repo_id):
         for revision in sorted(repo.revisions, key=lambda revision: revision.commit_hash):
             with contextlib.suppress(DeepsepError):
