@@ -38,6 +38,7 @@ __all__ = [
     "silence_c_libraries",
     "typed_options",
     "usage",
+    "working_folder",
 ]
 
 INTERRUPTED = 130
@@ -56,6 +57,14 @@ def as_usage(prefix: str = "") -> Iterator[None]:
         yield
     except DeepsepError as error:
         raise usage(prefix + str(error)) from None
+
+
+def working_folder() -> str:
+    """The working folder. Raises DeepsepError where it has been removed: importing PyTorch there ends the process."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise DeepsepError("the working folder has been removed; change to another") from None
 
 
 @contextmanager
