@@ -32,6 +32,7 @@ class Fault:
     status: int | None = None
     etag: str | None = None  # sent in place of the real one ...
     honest: int = 0  # ... after so many answers
+    headers: dict[str, str] = field(default_factory=dict)  # sent with the file
 
 
 @dataclass
@@ -129,6 +130,8 @@ class HubServer:
         http.send_header("ETag", f'"{etag}"')
         http.send_header("X-Repo-Commit", commit)
         http.send_header("Content-Length", str(len(body) - start if fault.length is None else fault.length))
+        for name, value in fault.headers.items():
+            http.send_header(name, value)
         if start:
             http.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         http.end_headers()

@@ -139,6 +139,17 @@ def test_a_broken_library_is_a_finding(deepsep, bundled, monkeypatch, module, ke
     assert "does not load" in deepsep.good("doctor")
 
 
+@pytest.mark.parametrize("place", ["file", "x" * 300], ids=["a file", "too long"])
+def test_a_cache_that_cannot_be_read_is_a_finding(deepsep, bundled, tmp_path, monkeypatch, place):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / place))
+    advice = f"{tmp_path / place}: the Hub cache cannot be read ("
+    assert any(line.startswith(advice) for line in findings(deepsep)["advice"])
+    assert advice in deepsep.good("doctor") and "bundled: vocals, bass" in deepsep.good("doctor")
+    assert deepsep.bad("priors", "list").startswith(f"error: {advice}")
+    assert deepsep.bad("priors", "remove", "ana/band").startswith(f"error: {advice}")
+
+
 def test_a_program_that_does_not_run_counts_as_missing(tmp_path, monkeypatch):
     broken = tmp_path / "ffmpeg"
     broken.write_text("not a program")

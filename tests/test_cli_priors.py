@@ -1,14 +1,16 @@
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import soundfile
 from cli_fixtures import record
-from hub_server import HubServer, Repo
+from hub_server import Fault, HubServer, Repo
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
@@ -323,6 +325,28 @@ def test_remove_takes_the_named_commit_only(server, deepsep, tmp_path):
     assert second.is_dir()
 
 
+@pytest.mark.parametrize("revision", ["{digit}", "{six}", "nowhere", "0000000"])
+def test_remove_guesses_no_commit(server, deepsep, revision):
+    """One digit was taken for every commit that begins with it."""
+    commit = Path(deepsep.good("priors", "download", NAME).strip()).name
+    revision = revision.format(digit=commit[0], six=commit[:6])
+    line = deepsep.bad("priors", "remove", f"{NAME}@{revision}")
+    assert f"no revision {revision!r} of {NAME} in the local cache; it holds {commit}: " in line
+    assert [found.commit for found in hub.cached()] == [commit]
+
+
+def test_remove_refuses_digits_that_fit_several_commits(server, deepsep):
+    files = server.repos[NAME].commits[server.repos[NAME].refs["main"]]
+    commits = ["abcdef0" + digit * 33 for digit in "12"]
+    server.repos[NAME].commits = dict.fromkeys(commits, files)
+    for commit in commits:
+        deepsep.good("priors", "download", f"{NAME}@{commit}")
+    line = deepsep.bad("priors", "remove", f"{NAME}@ABCDEF0")
+    assert line == f"error: {NAME}@ABCDEF0 is several commits: {', '.join(commits)}; give more digits\n"
+    deepsep.good("priors", "remove", f"{NAME}@abcdef01")
+    assert [found.commit for found in hub.cached()] == commits[1:]
+
+
 def test_remove_touches_nothing_but_the_cache(server, deepsep, folder):
     deepsep.good("priors", "download", NAME)
     assert "only what was downloaded" in deepsep.bad("priors", "remove", folder)
@@ -455,6 +479,13 @@ def test_a_push_by_the_real_client_is_there_for_others(server, tmp_path):
     )
 
 
+def test_a_server_s_address_of_a_commit_cannot_write_to_the_terminal(deepsep, api, tmp_path, monkeypatch):
+    hostile = type("Commit", (), {"commit_url": "https://hub/\x1b]0;mine\x07\x9b2J"})()
+    monkeypatch.setattr(api, "upload_folder", lambda self, **options: hostile)
+    folder = folder_of(tmp_path / "band", "vocals")
+    assert deepsep.good("priors", "push", folder, NAME) == "https://hub/?]0;mine??2J\n"
+
+
 def test_what_cannot_be_pushed_is_left_alone(deepsep, api, tmp_path):
     folder = folder_of(tmp_path / "band", "vocals")
     assert deepsep("priors", "push", folder, "nobody")[0] == 2
@@ -490,6 +521,71 @@ def test_the_program_reads_the_environment(server, tmp_path):
     asked(server)
     assert program("path", NAME, HF_HUB_OFFLINE="1").stdout == fetched.stdout
     assert asked(server) == []
+
+
+def shown(*words) -> bytes:
+    """What the program shows on a terminal."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "deepsep", *words]
+    run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    text = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # its end, on Linux
+        while part := terminal.read(1 << 16):
+            text += part
+    assert run.wait(PATIENCE) == 0, text
+    return text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such names and terminals are of POSIX systems")
+@pytest.mark.parametrize(
+    ("words", "below"),
+    [("path {}", ""), ("download {} -q", ""), ("push {} ana/band --card-only", "/README.md")],
+)
+def test_a_path_is_safe_on_a_terminal_and_whole_in_a_pipe(words, below, tmp_path):
+    no_text = "\udcff" if sys.platform == "linux" else "\x07"
+    folder = tmp_path / f"p\x1b[31m\x1b]0;mine{no_text}é"
+    folder_of(tmp_path / "band", "vocals").rename(folder)
+    filled = ["priors", *(word.format(folder) for word in words.split())]
+    said = shown(*filled)
+    assert said.decode().rstrip("\r\n") == str(tmp_path / "p?[31m?]0;mine?é") + below
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "deepsep", *filled]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, os.fsencode(f"{folder}{below}\n"), b"")
+
+
+DEAD_END = "http://127.0.0.1:1/token"  # nobody listens there
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault(headers={"X-HF-Warning": "topic; look \x1b]0;here"}), 0),
+        pytest.param(Fault(cut_at=10, cuts=99), 1, marks=pytest.mark.slow),
+        pytest.param(
+            Fault(headers={"X-Xet-Hash": "a" * 64, "X-Xet-Refresh-Route": DEAD_END}),
+            1,
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(find_spec("hf_xet") is None, reason="nobody asks for such a route"),
+            ],
+        ),
+    ],
+    ids=["a warning of the server", "cut for good", "a dead route"],
+)
+def test_what_the_client_says_of_its_own_accord_is_not_shown(server, tmp_path, fault, code):
+    """It tells each retry, and any text of the server's, escape sequences included."""
+    server.repos[NAME].faults["vocals.safetensors"] = fault
+    env = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")}
+    env = {name: value for name, value in env.items() if name not in ("HF_HUB_CACHE", "HF_HUB_VERBOSITY")}
+    command = [sys.executable, "-m", "deepsep", "priors", "download", NAME, "-q"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    licence, *errors = done.stderr.splitlines()
+    assert (done.returncode, licence.startswith("licence of"), len(errors)) == (code, True, code), done.stderr
+    assert all(line.startswith("error: cannot download vocals.safetensors of") for line in errors)
 
 
 def test_a_licence_is_stated_without_touching_the_weights(tmp_path, deepsep):

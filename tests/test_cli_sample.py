@@ -69,6 +69,22 @@ def test_a_file_that_exists_is_kept(sample, tmp_path):
     assert soundfile.info(tmp_path / "a.wav").frames == SPECTRUM.rate // 2
 
 
+def test_a_file_that_another_process_writes_meanwhile_is_kept(sample, tmp_path, monkeypatch):
+    draw = api.sample_prior
+
+    def draw_while_another_writes(*args, **options):
+        (tmp_path / "a.wav").write_bytes(b"theirs")
+        return draw(*args, **options)
+
+    monkeypatch.setattr(api, "sample_prior", draw_while_another_writes)
+    code, out, err = sample("-o", "a.wav", "-q")
+    assert (code, out) == (1, "")
+    assert err == "error: a.wav: cannot be written (another process has written it; use --overwrite)\n"
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.wav", b"theirs")]
+    assert sample("-o", "a.wav", "-q", "--overwrite") == (0, "", "")
+    assert soundfile.info(tmp_path / "a.wav").frames == SPECTRUM.rate // 2
+
+
 def test_slips_are_one_line(sample, folder, tmp_path):
     assert sample("-o", "a.txt")[0] == 2
     assert "unknown source 'flute'; these priors have" in sample(source="flute")[2]

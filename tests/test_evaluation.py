@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -314,8 +316,10 @@ def test_table_json_and_plot_tell_the_same(tmp_path: Path, song: Path, model: Mo
     for suffix in ("png", "svg"):
         results.plot(tmp_path / f"scores.{suffix}")
         assert (tmp_path / f"scores.{suffix}").stat().st_size > 1000
-    with pytest.raises(DeepsepError, match=r"scores\.nonsense"):
-        results.plot(tmp_path / "scores.nonsense")
+    for name in ("scores.nonsense", "scores"):
+        with pytest.raises(DeepsepError, match=rf"{name}: .*; name a .png, .svg or .pdf"):
+            results.plot(tmp_path / name)
+    assert not list(tmp_path.glob("scores")) + list(tmp_path.glob("*nonsense*"))
 
 
 # --- on the command line ---------------------------------------------------------------------------------
@@ -357,7 +361,7 @@ def test_songs_that_are_all_broken_leave_no_table(album: Path, deepsep) -> None:
     assert (code, out) == (1, "") and err.startswith("error: ") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["nowhere.nonsense", "file/below.png", "folder.png"])
+@pytest.mark.parametrize("name", ["file/below.png", "folder.png"])
 def test_a_plot_that_cannot_be_written_costs_only_the_plot(name: str, album: Path, deepsep) -> None:
     pytest.importorskip("matplotlib")
     (album / "file").write_text("mine")
@@ -372,9 +376,9 @@ def test_a_plot_that_cannot_be_written_costs_only_the_plot(name: str, album: Pat
         "--methods",
         "mixture",
     )
-    code, out, err = deepsep(*words, "--plot", album / name)
+    code, out, err = deepsep(*words, "--plot", album / name, "--overwrite")
     assert code == 1 and "whole" in out
-    assert err.startswith("error: ") and err.count("\n") == 1
+    assert err.startswith("error: ") and err.count("\n") == 1 and ".svg" not in err
     assert sorted(path.name for path in album.iterdir()) == before
 
 
@@ -391,3 +395,71 @@ def test_without_matplotlib_a_plot_is_refused_before_the_work(album: Path, deeps
     monkeypatch.setattr("deepsep.evaluation.results.find_spec", lambda name: None)
     line = deepsep.bad("evaluate", album / "songs" / "whole", "--priors", album / "priors", "--plot", "a.png")
     assert "a plot needs matplotlib" in line
+
+
+def test_a_plot_is_refused_before_the_work_where_it_would_replace_a_file(album: Path, deepsep) -> None:
+    pytest.importorskip("matplotlib")
+    (album / "e.png").write_bytes(b"mine")
+    words = (
+        "evaluate",
+        album / "songs" / "whole",
+        "--priors",
+        album / "priors",
+        "--methods",
+        "mixture",
+        "-q",
+    )
+    assert deepsep.bad(*words, "--plot", "e.png") == "error: e.png exists; use --overwrite to replace it\n"
+    assert (album / "e.png").read_bytes() == b"mine"
+    assert "name a .png, .svg or .pdf" in deepsep.bad(*words, "--plot", "e.nonsense")
+    deepsep.good(*words, "--plot", "e.png", "--overwrite")
+    assert (album / "e.png").stat().st_size > 1000
+    code, _, err = deepsep(*words, "--overwrite")
+    assert code == 2 and "--overwrite is of --plot" in err
+
+
+def test_a_plot_on_a_full_disk_says_nothing_of_formats(album: Path, deepsep, monkeypatch) -> None:
+    pytest.importorskip("matplotlib")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    words = (
+        "evaluate",
+        album / "songs" / "whole",
+        "--priors",
+        album / "priors",
+        "--methods",
+        "mixture",
+        "-q",
+    )
+    code, out, err = deepsep(*words, "--plot", "e.png")
+    assert code == 1 and "whole" in out
+    assert err == "error: e.png: the plot cannot be written (No space left on device)\n"
+    assert not (album / "e.png").exists()
+
+
+def test_a_plot_that_another_process_draws_meanwhile_is_kept(album: Path, deepsep, monkeypatch) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def save_while_another_writes(*args, **options):
+        (album / "e.png").write_bytes(b"theirs")
+        save(*args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", save_while_another_writes)
+    words = (
+        "evaluate",
+        album / "songs" / "whole",
+        "--priors",
+        album / "priors",
+        "--methods",
+        "mixture",
+        "-q",
+    )
+    code, _, err = deepsep(*words, "--plot", "e.png")
+    assert code == 1 and "another process has written it; use --overwrite" in err
+    assert (album / "e.png").read_bytes() == b"theirs"

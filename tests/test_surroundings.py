@@ -212,3 +212,39 @@ def test_a_killed_worker_of_a_training_is_one_line(tmp_path):
     err = run.communicate(timeout=PATIENCE)[1]
     assert run.returncode == 1
     assert err.startswith("error: a process that simulates mixtures was ended") and err.count("\n") == 1
+
+
+SAYS_SO = {  # each in a working folder that has been removed, where importing PyTorch ends the process
+    "doctor": (0, "- the working folder has been removed; change to another\n", ""),
+    "priors path {priors}": (0, "{priors}\n", ""),
+    "sample --help": (0, "", ""),
+    **dict.fromkeys(
+        (
+            "separate {song} -o {out}",
+            "sample --source vocals --priors {priors} -o {out}/a.wav",
+            "toy {out}",
+            "train-prior --source a {out} -o {out}",
+            "evaluate {out} --priors {priors}",
+            "priors licence {priors} MIT",
+        ),
+        (1, "", "error: the working folder has been removed; change to another\n"),
+    ),
+}
+
+
+@posix
+@pytest.mark.parametrize("words", SAYS_SO)
+def test_a_working_folder_that_is_gone_is_one_line(words, priors, tmp_path):
+    song = record(tmp_path / "song.wav")
+    gone, places = tmp_path / "gone", {"priors": priors, "song": song, "out": tmp_path / "out"}
+    gone.mkdir()
+    command = "import os, runpy, sys; os.rmdir(os.getcwd()); runpy.run_module('deepsep', run_name='__main__')"
+    environment = {**os.environ, "PYTHONPATH": str(Path(library.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", command, *words.format(**places).split()],
+        cwd=gone, env=environment, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    code, out, err = SAYS_SO[words]
+    assert (done.returncode, done.stderr) == (code, err)
+    assert out.format(**places) in done.stdout and bool(done.stdout) == (code == 0)
+    assert not (tmp_path / "out").exists()

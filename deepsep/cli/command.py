@@ -9,6 +9,8 @@ from typing import Any, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from .common import working_folder
+
 __all__ = ["Command", "Group"]
 
 # of whichever click this Typer runs on
@@ -35,6 +37,14 @@ HABITS = {  # options of demucs and spleeter -> what does the same here
     "--stem": "--two-stems",
 }
 OPTIONAL = {"--ray": ("auto", r"auto|local|ray://\S+|[^/\s]+:\d+")}  # options that may go without a value
+ANYWHERE = (
+    "doctor",
+    "list",
+    "info",
+    "path",
+    "download",
+    "remove",
+)  # commands that do without a working folder
 VALUES = {"int": "N", "integer": "N", "float": "X", "path": "PATH", "text": "TEXT", "str": "TEXT"}
 
 
@@ -65,6 +75,12 @@ class Command(PlainHelp, TyperCommand):
                 raise UsageError(f"No such option: {error.option_name}; use {ours}.", ctx=ctx) from error
             raise
         return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Raises DeepsepError where it needs a working folder and that has been removed."""
+        if self.name not in ANYWHERE:
+            working_folder()
+        return super().invoke(ctx)
 
 
 def with_values(args: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -21,6 +22,7 @@ from ..progress import printable
 
 __all__ = [
     "INTERRUPTED",
+    "answer",
     "as_usage",
     "clock_seconds",
     "exit_on_signals",
@@ -36,6 +38,7 @@ __all__ = [
     "silence_c_libraries",
     "typed_options",
     "usage",
+    "working_folder",
 ]
 
 INTERRUPTED = 130
@@ -54,6 +57,14 @@ def as_usage(prefix: str = "") -> Iterator[None]:
         yield
     except DeepsepError as error:
         raise usage(prefix + str(error)) from None
+
+
+def working_folder() -> str:
+    """The working folder. Raises DeepsepError where it has been removed: importing PyTorch there ends the process."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise DeepsepError("the working folder has been removed; change to another") from None
 
 
 @contextmanager
@@ -76,6 +87,14 @@ def say(line: str) -> None:
         typer.echo(printable(line), err=True)
     except OSError:
         discard(sys.stderr)
+
+
+def answer(line: str | Path) -> None:
+    """Write a line of what was asked for on stdout, made safe for a terminal; a program gets a path byte for byte."""
+    if isinstance(line, Path) and not sys.stdout.isatty():
+        typer.echo(os.fsencode(line))
+    else:
+        typer.echo(printable(str(line)))
 
 
 def flush_stdout() -> OSError | None:

@@ -15,7 +15,7 @@ import typer
 
 from .. import __version__
 from ..errors import DeepsepError
-from ..progress import printable
+from .common import answer, working_folder
 from .fetch import size_of
 from .options import JsonOption
 
@@ -31,11 +31,13 @@ def doctor(
 
     Example: deepsep doctor
     """
+    folder = folder_findings()
     hub = hub_findings()
     findings = {
         "deepsep": {"version": __version__, "folder": str(Path(__file__).parents[1])},
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "platform": {"system": platform.platform(), "cpus": os.cpu_count()},
+        "folder": folder,
         "torch": torch_findings(),
         "audio": audio_findings(),
         "priors": priors_findings(cache="error" not in hub),
@@ -46,11 +48,20 @@ def doctor(
         typer.echo(json.dumps({**findings, "advice": advice}, indent=2))
         return
     for line in report(findings):
-        typer.echo(printable(line))
-    typer.echo("")
-    typer.echo("To do:" if advice else "Nothing is missing.")
+        answer(line)
+    answer("")
+    answer("To do:" if advice else "Nothing is missing.")
     for line in advice:
-        typer.echo(printable(f"- {line}"))
+        answer(f"- {line}")
+
+
+def folder_findings() -> dict[str, Any]:
+    """The working folder, or what is wrong with it; then the process leaves it, as PyTorch would end it there."""
+    try:
+        return {"path": working_folder()}
+    except DeepsepError as error:
+        os.chdir(Path(__file__).parent)
+        return {"error": str(error)}
 
 
 def version_of(package: str) -> str | None:
@@ -132,9 +143,11 @@ def priors_findings(*, cache: bool) -> list[dict[str, Any]]:
 def hub_findings() -> dict[str, Any]:
     """Where the Hub's client looks, and how much room its cache has."""
     from ..models.download import client_settings
+    from ..models.hub import cached
 
     try:
         constants = client_settings()
+        cached()
     except DeepsepError as error:
         return {"client": version_of("huggingface-hub"), "error": str(error)}
     cache = Path(constants.HF_HUB_CACHE)
@@ -157,6 +170,8 @@ def advise(found: dict[str, Any]) -> list[str]:
     """What to do about what is missing, the worst first."""
     torch, audio, hub = found["torch"], found["audio"], found["hub"]
     advice = []
+    if "error" in found["folder"]:
+        advice.append(found["folder"]["error"])
     if "error" in torch:
         advice.append(f"PyTorch does not load ({torch['error']}): pip install --force-reinstall torch")
     if not audio["soundfile"]:
@@ -216,7 +231,7 @@ def report(found: dict[str, Any]) -> list[str]:
     if not found["priors"]:
         rows.append(("priors", "none"))
     if "error" in hub:
-        rows.append(("hub", f"client {hub['client']}, cannot read its environment"))
+        rows.append(("hub", f"client {hub['client']}, cannot be used"))
         return [f"{name + ':':12}{value}" for name, value in rows]
     free = "unknown room" if hub["free"] is None else f"{size_of(hub['free'])} free"
     rows.append(("hub", f"{hub['endpoint']}{', offline' if hub['offline'] else ''}, client {hub['client']}"))

@@ -10,15 +10,17 @@ import typer
 from ..config import BUNDLED, DEVICE, SEED, Metric, fits_some_domain
 from ..errors import DeepsepError
 from ..progress import printable
-from .common import as_usage, listed, loading, pairs, say, set_threads
+from .common import as_usage, listed, loading, pairs, say, set_threads, usage
 from .fetch import pin
 from .options import (
+    OUTPUT,
     ChainsOption,
     DeviceOption,
     GammaOption,
     JsonOption,
     LevelsOption,
     OfflineOption,
+    OverwriteOption,
     PriorOption,
     PriorsOption,
     QuietOption,
@@ -58,7 +60,11 @@ def evaluate(
         ),
     ] = [],  # noqa: B006
     metric: Annotated[Metric, typer.Option(help="What the table shows.")] = "sdr",
-    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this file.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the figures into this .png, .svg or .pdf.", rich_help_panel=OUTPUT),
+    ] = None,
+    overwrite: OverwriteOption = False,
     priors: PriorsOption = BUNDLED,
     prior: PriorOption = [],  # noqa: B006
     offline: OfflineOption = False,
@@ -85,13 +91,16 @@ def evaluate(
     }  # fmt: skip
     with as_usage():
         fits_some_domain(options)
-    with loading():
-        from .. import api
-    from ..evaluation.results import METRICS, check_plots
-    from ..evaluation.run import Evaluation
+    from ..evaluation.results import METRICS, check_plot
 
     if plot:
-        check_plots()
+        check_plot(plot, overwrite=overwrite)
+    elif overwrite:
+        raise usage("--overwrite is of --plot and does nothing here; leave it out")
+    with loading():
+        from .. import api
+    from ..evaluation.run import Evaluation
+
     set_threads(threads)
     base, others = pin(priors, pairs(prior, "--prior"), offline=offline, quiet=quiet)
     model = api.load_priors(base, others, device=device, offline=offline)
@@ -121,7 +130,7 @@ def evaluate(
     complete = not results.failed
     if plot and results.scores:
         try:
-            results.plot(plot)
+            results.plot(plot, overwrite=overwrite)
         except DeepsepError as error:
             say(f"error: {error}")
             complete = False

@@ -11,9 +11,8 @@ import typer
 from ..errors import DeepsepError
 from ..models import card, hub
 from ..models.local import facts_of, local_priors
-from ..progress import printable
 from .command import Command, Group
-from .common import listed, say, usage
+from .common import answer, listed, say, usage
 from .fetch import fetch, pinned_name, size_of
 from .options import JsonOption, OfflineOption, QuietOption
 
@@ -56,7 +55,7 @@ def list_priors(as_json: JsonOption = False) -> None:
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line[:4], widths, strict=True)]
-        typer.echo(printable("  ".join([*cells, line[4]]).rstrip()))
+        answer("  ".join([*cells, line[4]]).rstrip())
 
 
 @app.command("info", cls=Command)
@@ -82,12 +81,12 @@ def info(spec: SpecArgument, as_json: JsonOption = False, offline: OfflineOption
         "licence": card.licence_line(facts),
     }
     for name, value in head.items():
-        typer.echo(printable(f"{name + ':':9} {value}"))
+        answer(f"{name + ':':9} {value}")
     for source, statement in facts["data"].items():
-        typer.echo(printable(f"data:     {source}: {statement}"))
+        answer(f"data:     {source}: {statement}")
     for name, table in facts["figures"].items():
         for figure, value in table.items():
-            typer.echo(printable(f"figure:   {name}: {figure} {value}"))
+            answer(f"figure:   {name}: {figure} {value}")
 
 
 @app.command("download", cls=Command)
@@ -104,7 +103,7 @@ def download(
     found = fetch(spec, only=listed(sources), offline=offline, quiet=quiet)
     if not quiet and found.commit:
         say(f"use them with: deepsep separate song.mp3 --priors {pinned_name(found)}")
-    typer.echo(str(found.folder))
+    answer(found.folder)
 
 
 @app.command("path", cls=Command)
@@ -113,13 +112,17 @@ def path(spec: SpecArgument) -> None:
 
     Example: deepsep priors path org/name
     """
-    typer.echo(str(hub.resolve(spec, offline=True).folder))
+    answer(hub.resolve(spec, offline=True).folder)
 
 
 @app.command("remove", cls=Command)
 def remove(
     spec: Annotated[
-        str, typer.Argument(metavar="SPEC", help="org/name for every commit, or org/name@revision for one.")
+        str,
+        typer.Argument(
+            metavar="SPEC",
+            help="org/name for every commit, or org/name@revision for one; of a commit 7 digits or more.",
+        ),
     ],
     quiet: QuietOption = False,
 ) -> None:
@@ -127,18 +130,14 @@ def remove(
 
     Example: deepsep priors remove org/name
     """
-    repo, at, revision = spec.strip().partition("@")
+    _, at, revision = spec.strip().partition("@")
     if spec.strip() == "bundled" or Path(spec).expanduser().is_dir():
         raise DeepsepError(
             f"{spec} is not in the Hub cache; only what was downloaded from the Hub is removed"
         )
     if at and not revision:
         raise usage(f"{spec!r} names no revision; give org/name or org/name@revision")
-    known = {found.commit for found in hub.cached() if found.repo == repo}
-    if at and not any(commit.startswith(revision) for commit in known):
-        commit = hub.resolve(spec, offline=True, only=[]).commit  # a branch or a tag
-        revision = commit or revision
-    freed = hub.remove(f"{repo}@{revision}" if at else repo)
+    freed = hub.remove(spec)
     if not quiet:
         say(f"removed {spec.strip()}: {size_of(freed)} freed")
 
@@ -197,7 +196,7 @@ def push(
         say(f"note: no licence is stated for {', '.join(unstated)}; people will not know what they may do")
     written = card.write_card(folder, config, repo)
     if card_only:
-        typer.echo(str(written))
+        answer(written)
         return
     if quiet:
         from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -206,4 +205,4 @@ def push(
     address = hub.push(folder, repo, private=private, revision=revision)
     if not quiet:
         say(f"pushed {', '.join(facts['sources'])} ({size_of(facts['size'])})")
-    typer.echo(address)
+    answer(address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..config import (
     ranges,
 )
 from ..errors import DeepsepError
+from ..staging import StagedFiles
 from .bars import Progress
 from .common import loading, say, set_threads, usage
 from .fetch import fetch, pinned_name
@@ -85,7 +87,7 @@ def sample(
     kind = out.suffix[1:].lower()
     if kind not in FORMATS:
         raise usage(f"--out {out}: the name must end in .{', .'.join(FORMATS)}")
-    if out.exists() and not overwrite:
+    if os.path.lexists(out) and not overwrite:
         raise DeepsepError(f"{out} exists; use --overwrite to replace it")
     found = fetch(priors, offline=offline, quiet=quiet, only=[source])
     place = pinned_name(found) if found.commit else Path(found.name).name
@@ -101,11 +103,13 @@ def sample(
             source, priors=found.folder, seconds=seconds, temperature=temperature, sigma=sigma,
             iterations=iterations, seed=seed, device=device, on_progress=partial(tell, "making up a phase"),
         )  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
     made = f"deepsep {__version__}, a draw from the prior of {source}, seed {seed}; priors {place}"
     encoding = Encoding(format=kind, comment=made)
-    with StemWriter({source: out}, draw.rate, 1, encoding, frames=draw.samples.shape[1]) as writer:
-        writer.write(draw.samples[None])
+    with StagedFiles({source: out}, replace=overwrite) as staged:
+        frames = draw.samples.shape[1]
+        with StemWriter({source: out}, draw.rate, 1, encoding, frames=frames, staged=staged) as writer:
+            writer.write(draw.samples[None])
+        staged.commit()
     if not quiet:
         silent = "; silent throughout" if not draw.samples.any() else ""
         say(f"{out}: {seconds:g} s of {source} from {found.name}, seed {seed}{silent}")

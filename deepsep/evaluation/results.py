@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from ..errors import DeepsepError, MissingExtra
 from ..progress import printable
 from ..staging import StagedFiles
 
-__all__ = ["METRICS", "Results", "Score", "check_plots"]
+__all__ = ["METRICS", "Results", "Score", "check_plot"]
 
 METRICS: dict[Metric, str] = {
     "sdr": "SDR",
@@ -122,12 +123,13 @@ class Results:
         """`to_dict` as text, all ASCII: names may hold what no terminal or encoding takes."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
-    def plot(self, path: Path | str, metric: Metric = "sdr") -> None:
+    def plot(self, path: Path | str, metric: Metric = "sdr", *, overwrite: bool = True) -> None:
         """Draw each source's mean by method and a dot for every song, as .png, .svg or .pdf.
 
-        Raises DeepsepError where the file cannot be written; one that exists stays then as it is.
+        Raises DeepsepError where the file cannot be written, or exists without `overwrite`; it stays then as it is.
         """
-        check_plots()
+        path = Path(path)
+        check_plot(path, overwrite=overwrite)
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -154,21 +156,25 @@ class Results:
         axes.set_title(printable(title), fontsize="medium", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside lower center", ncols=min(4, len(self.methods)), frameon=False)
-        path = Path(path)
-        with StagedFiles({"plot": path}) as staged:
+        with StagedFiles({"plot": path}, replace=overwrite) as staged:
             try:
                 figure.savefig(staged.temporary["plot"], dpi=150)
             except (ValueError, OSError) as error:
-                raise DeepsepError(
-                    f"{path}: the plot cannot be written ({error}); name a .png, .svg or .pdf"
-                ) from error
+                why = getattr(error, "strerror", None) or error
+                raise DeepsepError(f"{path}: the plot cannot be written ({why})") from error
             staged.commit()
 
 
-def check_plots() -> None:
-    """Raise MissingExtra unless plots can be drawn."""
+def check_plot(path: Path, *, overwrite: bool) -> None:
+    """Raise DeepsepError unless a plot of this name can be drawn, and replaces no file without `overwrite`."""
     if find_spec("matplotlib") is None:
         raise MissingExtra('a plot needs matplotlib: pip install "deepsep[eval]"')
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    if path.suffix[1:].lower() not in FigureCanvasAgg.get_supported_filetypes():
+        raise DeepsepError(f"{path}: no plot has a name that ends so; name a .png, .svg or .pdf")
+    if os.path.lexists(path) and not overwrite:
+        raise DeepsepError(f"{path} exists; use --overwrite to replace it")
 
 
 def average(values: Iterable[float]) -> float:

@@ -2,14 +2,18 @@
 
 Nothing else of a repository is fetched than `config.json`, the files that it lists and `README.md`; pickles are refused
 by name. huggingface_hub is imported on first use. It reads its environment (HF_ENDPOINT, HF_HOME, HF_HUB_CACHE,
-HF_HUB_OFFLINE, HF_HUB_ETAG_TIMEOUT, HF_TOKEN) when it is imported, so set these before the first call here.
+HF_HUB_OFFLINE, HF_HUB_ETAG_TIMEOUT, HF_HUB_VERBOSITY, HF_TOKEN) when it is imported, so set these before the first
+call here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
+import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -261,14 +265,31 @@ def too_large(repo: str, name: str, size: int, limit: int) -> DeepsepError:
 
 
 def client_settings() -> ModuleType:
-    """What the client reads from its environment. Raises DeepsepError where that cannot be read."""
+    """What the client reads from its environment; it is silent from then on.
+
+    Raises DeepsepError where the environment cannot be read.
+    """
     try:
+        silence_client()
         from huggingface_hub import constants
     except ValueError as error:
         raise DeepsepError(
             f"the Hub's client cannot read its environment variables, HF_... ({one_line(error)}); correct or unset them"
         ) from error
     return constants
+
+
+@functools.cache
+def silence_client() -> None:
+    """Keep the client's own lines from stderr, once: it tells each retry, and whatever text a server wants shown.
+
+    What becomes of a download is said by `explain`. Who sets HF_HUB_VERBOSITY gets the lines of that level.
+    """
+    warnings.filterwarnings("ignore", module=r"huggingface_hub\b")
+    from huggingface_hub.utils import logging
+
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        logging.set_verbosity(logging.CRITICAL)
 
 
 def is_offline(asked: bool) -> bool:

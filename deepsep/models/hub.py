@@ -22,6 +22,7 @@ from .files import check_own, listed_files, quote, read_json, verify
 __all__ = ["Cached", "OnProgress", "Resolved", "cached", "check_push", "push", "remove", "resolve"]
 
 REPO = re.compile(r"(?P<repo>\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)
+PREFIX = re.compile(r"[0-9a-fA-F]{7,40}")  # of a commit; fewer digits are a slip, as git has it too
 FORMS = "give `bundled`, a folder such as ./my-priors, or a Hub repository as org/name or org/name@revision"
 
 
@@ -92,22 +93,50 @@ def bundled_folder() -> Path:
 
 
 def cached() -> list[Cached]:
-    """List the priors repositories in the local Hub cache; models of other programs are left out."""
+    """List the priors repositories in the local Hub cache; models of other programs are left out.
+
+    Raises DeepsepError for a cache that cannot be read.
+    """
     return list(scan_cache())
 
 
 def remove(repo: str) -> int:
-    """Delete `org/name` (every commit) or `org/name@commit` from the local cache; give the bytes freed."""
+    """Delete `org/name` (every commit) or `org/name@commit` from the local cache; give the bytes freed.
+
+    A commit is its 40 digits, or at least 7 of them that fit no other; a branch or a tag is the commit that it last
+    led to. Raises DeepsepError where nothing is there, or more than one commit fits.
+    """
     settings = client_settings()
     from huggingface_hub import scan_cache_dir
 
-    name, _, commit = repo.strip().partition("@")
-    commits = [found.commit for found in cached() if found.repo == name and found.commit.startswith(commit)]
+    name, at, revision = repo.strip().partition("@")
+    commits = [found.commit for found in cached() if found.repo == name]
+    if at and commits:
+        commits = [pick_commit(name, revision, commits)]
     if not commits:
         raise DeepsepError(f"no priors {quote(repo.strip())} in the local cache")
     strategy = scan_cache_dir(settings.HF_HUB_CACHE).delete_revisions(*commits)
     strategy.execute()
     return strategy.expected_freed_size
+
+
+def pick_commit(name: str, revision: str, commits: list[str]) -> str:
+    """The one of a repository's cached commits that a revision names. Raises DeepsepError for none or several."""
+    fitting = [commit for commit in commits if commit.startswith(revision.lower())]
+    if PREFIX.fullmatch(revision) and fitting:
+        if len(fitting) > 1:
+            raise DeepsepError(
+                f"{name}@{revision} is several commits: {', '.join(fitting)}; give more digits"
+            )
+        return fitting[0]
+    with contextlib.suppress(DeepsepError):  # a branch or a tag
+        commit = resolve(f"{name}@{revision}", offline=True, only=[]).commit
+        if commit in commits:
+            return commit
+    raise DeepsepError(
+        f"no revision {quote(revision)} of {name} in the local cache; it holds {', '.join(commits)}: "
+        "give one of these, or its first 7 digits"
+    )
 
 
 def scan_cache() -> Iterator[Cached]:
@@ -118,6 +147,11 @@ def scan_cache() -> Iterator[Cached]:
         found = scan_cache_dir(settings.HF_HUB_CACHE)
     except CacheNotFound:
         return
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no folder"
+        raise DeepsepError(
+            f"{settings.HF_HUB_CACHE}: the Hub cache cannot be read ({why}); set HF_HUB_CACHE to another folder"
+        ) from error
     for repo in sorted(found.repos, key=lambda repo: repo.repo_id):
         for revision in sorted(repo.revisions, key=lambda revision: revision.commit_hash):
             with contextlib.suppress(DeepsepError):

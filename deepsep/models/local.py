@@ -21,7 +21,8 @@ def facts_of(found: hub.Resolved) -> dict[str, Any]:
 def local_priors(*, cache: bool = True) -> list[dict[str, Any]]:
     """The facts of the bundled priors and of every commit in the Hub cache; `size` is what lies on disk.
 
-    Without `cache`, the bundled ones alone. Raises DeepsepError where the Hub client's environment cannot be read.
+    Without `cache`, the bundled ones alone. Raises DeepsepError where the Hub client's environment, or its cache,
+    cannot be read.
     """
     rows = []
     try:
