@@ -101,7 +101,6 @@ def sample(
             source, priors=found.folder, seconds=seconds, temperature=temperature, sigma=sigma,
             iterations=iterations, seed=seed, device=device, on_progress=partial(tell, "making up a phase"),
         )  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
     made = f"deepsep {__version__}, a draw from the prior of {source}, seed {seed}; priors {place}"
     encoding = Encoding(format=kind, comment=made)
     with StemWriter({source: out}, draw.rate, 1, encoding, frames=draw.samples.shape[1]) as writer:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..audio.decoders import ffmpeg, pyav
 from ..audio.info import Samples, file_url
-from ..errors import DeepsepError, MissingExtra
+from ..errors import DeepsepError, MissingExtra, refusal
 from ..staging import place_of
 
 __all__ = ["BlockSource", "Encode", "Streams", "encode_ffmpeg", "encode_pyav", "find_encoder"]
@@ -137,7 +137,7 @@ def write_blocks(path: Path, source: BlockSource, streams: Streams) -> None:
             for block in source():
                 file.write((to_24_bit(block) if streams.lossless else block).T)
     except sf.LibsndfileError as error:
-        raise DeepsepError(f"{place_of(path)}: cannot be written ({error.error_string})") from None
+        raise refusal(place_of(path), error) from None
 
 
 def to_24_bit(block: Samples) -> NDArray[np.int32]:
