@@ -1,6 +1,19 @@
-"""The one error class of the library: a mistake that a user can mend; and how a lack of memory shows."""
+"""The one error class of the library: a mistake that a user can mend; how a refused file and a lack of memory show."""
 
-__all__ = ["DeepsepError", "MissingExtra", "is_out_of_memory"]
+import errno
+import re
+
+__all__ = ["DeepsepError", "MissingExtra", "is_out_of_memory", "refusal"]
+
+FULL = "make room there, or choose another place"
+MANY = "raise the limit on open files (ulimit -n)"
+ADVICE = {  # what to do where the system refuses a file, by its reason
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
+    errno.EMFILE: MANY,
+    errno.ENFILE: MANY,
+}
 
 
 class DeepsepError(Exception):
@@ -9,6 +22,16 @@ class DeepsepError(Exception):
 
 class MissingExtra(DeepsepError):
     """A file or a format needs a package that is not installed."""
+
+
+def refusal(name: object, error: Exception, what: str = "written") -> DeepsepError:
+    """The error for a file or a folder that the system refuses, as Python, libsndfile or safetensors tells it."""
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+    if told := re.search(r"I/O error: (.+?) \(os error (\d+)\)", str(error)):  # of safetensors
+        reason, number = told[1], int(told[2])
+    reason = reason or getattr(error, "error_string", error)
+    advice = ADVICE.get(number or 0, "check its permissions, or choose another place")
+    return DeepsepError(f"{name}: cannot be {what} ({reason}); {advice}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

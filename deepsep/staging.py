@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from .errors import DeepsepError
+from .errors import DeepsepError, refusal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -132,7 +132,7 @@ class StagedFiles:
                 self.temporary[name] = self.scratches[folder].path / own
         except OSError as error:
             self.abort()
-            raise DeepsepError(f"{target.parent}: cannot be created ({error.strerror})") from None
+            raise refusal(target.parent, error, "created") from None
         except BaseException:
             self.abort()
             raise
@@ -151,7 +151,7 @@ class StagedFiles:
             try:
                 flush(self.temporary[name])
             except OSError as error:
-                raise DeepsepError(f"{target}: cannot be written ({error.strerror})") from None
+                raise refusal(target, error) from None
         self.flushed = True
 
     def commit(self) -> None:
@@ -170,7 +170,7 @@ class StagedFiles:
                     take_back(renamed)
                     if not isinstance(error, OSError):
                         raise
-                    raise DeepsepError(f"{target}: cannot be written ({error.strerror})") from None
+                    raise refusal(target, error) from None
                 self.created = []
         finally:
             self.abort()
@@ -178,7 +178,7 @@ class StagedFiles:
     def place(self, temporary: Path, target: Path) -> Path | None:
         """Give a temporary file its target's name; return what `keep` says of the file that was there.
 
-        Raises OSError; without `replace`, FileExistsError where the target is there.
+        Raises OSError; without `replace`, DeepsepError where the target is there.
         """
         if not self.replace:
             try:
@@ -186,9 +186,7 @@ class StagedFiles:
                 return self.unused(target)
             except (OSError, NotImplementedError):  # it is there, or the file system knows no such names
                 if os.path.lexists(target):
-                    raise FileExistsError(
-                        errno.EEXIST, "another process has written it; use --overwrite"
-                    ) from None
+                    raise DeepsepError(f"{target}: another process has written it; use --overwrite") from None
         former = self.keep(target)
         os.replace(temporary, target)
         return former

@@ -126,6 +126,8 @@ def test_a_disk_that_is_full_is_named(data):
                 self.temporary["store"].symlink_to("/dev/full")
 
         patch.setattr(files, "StagedFiles", Full)
-        with pytest.raises(DeepsepError, match=r"cache: No space left on device"):
+        with pytest.raises(
+            DeepsepError, match=r"cache: cannot be written \(No space left on device\); make room there"
+        ):
             powers(data, cache, Listener())
     assert not cache.exists()

@@ -176,6 +176,14 @@ def test_a_stem_file_is_read_alike_by_ffmpeg_and_by_pyav(monkeypatch: pytest.Mon
         assert metrics.sdr(samples, again.references[name][:, : samples.shape[1]]) > 60
 
 
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_a_list_of_other_files_is_no_stem_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.stem.mp4"
+    path.write_text("ffconcat version 1.0\nfile other.stem.mp4\n")
+    with pytest.raises(DeepsepError, match="no audio found"):
+        songs.stem_streams(path)
+
+
 # --- methods ---------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 
 from deepsep.audio import files as audio
 from deepsep.audio.decoders import ffmpeg, pyav
+from deepsep.audio.info import FORMATS
 from deepsep.audio.tags import MAX_INFLATED, read_tags, write_what_fits
 from deepsep.audio.whole import has_open_end
 from deepsep.errors import DeepsepError
@@ -186,6 +187,65 @@ def test_boxes_within_boxes_without_end_are_no_trouble(kind, tmp_path):
     (tmp_path / "a.m4a").write_bytes(head + inner)
     assert not read_tags(tmp_path / "a.m4a").fields
     refused(tmp_path / "a.m4a")
+
+
+# --- files that name others
+
+PLAYLISTS = {
+    "concat": "ffconcat version 1.0\n" + 20 * "file other.wav\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp3\n#EXT-X-ENDLIST\n",
+    "hls without end": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\nnothing.ts\n",
+    "dash": '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" profiles="urn:mpeg:dash:profile:isoff-live:2011" type="static" '
+    'mediaPresentationDuration="PT1S"><Period><AdaptationSet mimeType="audio/mp4"><Representation id="1" '
+    'bandwidth="1"><BaseURL>other.m4a</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+}
+
+
+@pytest.fixture(params=[pyav, ffmpeg], ids=["pyav", "ffmpeg"])
+def decoder(request, monkeypatch):
+    """PyAV and the ffmpeg program, each as if the other were not there."""
+    if not request.param.is_installed():
+        pytest.skip("it is not installed")
+    other = ffmpeg if request.param is pyav else pyav
+    monkeypatch.setattr(other, "is_installed", lambda: False)
+    return request.param
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_list_of_other_files_is_no_sound_file(kind, decoder, tmp_path):
+    """Or a song that was sent in would be the way to every recording on the machine, and to its network."""
+    for name in ("other.wav", "other.mp3"):
+        record(tmp_path / name, SOUND, RATE)
+    path = tmp_path / "a.m4a"
+    path.write_text(PLAYLISTS[kind])
+    assert "no audio found" in refused(path)
+    assert decoder.probe(path) is None
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize(
+    "suffix", ["m4a", "mkv", "webm", "avi", "aac", "ac3", "wv", "tta", "wma", "ts", "flv"]
+)
+def test_what_holds_its_sound_is_read(suffix, decoder, tmp_path):
+    made = ["-f", "lavfi", "-i", "anoisesrc=d=1:r=44100:a=0.1", "-ac", "2", tmp_path / f"a.{suffix}"]
+    subprocess.run(["ffmpeg", "-v", "error", *made], check=True)
+    samples = audio.read(tmp_path / f"a.{suffix}")[0]
+    assert samples.shape[0] == 2 and samples.shape[1] > 40_000
+
+
+def test_the_formats_are_named_as_the_libraries_name_them():
+    av = pytest.importorskip("av")
+    assert set(FORMATS.split(",")) <= av.formats_available
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_words_in_a_film_that_are_not_utf_8_are_no_reason_to_refuse_it(decoder, tmp_path):
+    record(tmp_path / "a.wav", SOUND, RATE)
+    made = ["-i", tmp_path / "a.wav", "-metadata", "title=ABCD", "-c:a", "pcm_s16le", tmp_path / "a.avi"]
+    subprocess.run(["ffmpeg", "-v", "error", *made], check=True)
+    (tmp_path / "b.avi").write_bytes((tmp_path / "a.avi").read_bytes().replace(b"ABCD", b"\xc5\xff\xe9\xfe"))
+    assert audio.read(tmp_path / "b.avi")[0].shape[1] == len(SOUND)
 
 
 # --- tags

@@ -144,6 +144,26 @@ def test_tags_and_cover_survive_the_stem_box(tmp_path, encoder):
     assert decode(path)[0].shape[0] == 5
 
 
+TITLES = ["A\0B", "A\nB\r\n\tC", "\x01\x1b[2J\x7f", "\u2028\ufffe", "=;#\\", 60_000 * "\N{GUITAR}"]
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("title", TITLES, ids=["NUL", "line ends", "controls", "separators", "marks", "long"])
+def test_any_title_is_kept(title, tmp_path, encoder):
+    """A command line takes no NUL, and no word of 128 kB."""
+    pytest.importorskip("mutagen")
+    path = tmp_path / "song.stem.mp4"
+    told = write(
+        path, music(9000), tags=Tags(fields={"title": title, "artist": "B"}), comment="who made it"
+    ).notes
+    assert told == [] and read_tags(path).fields == {"title": title, "artist": "B"}
+    assert mutagen_comment(path) == ["who made it"] and len(read_manifest(path)["stems"]) == 4
+
+
+def mutagen_comment(path):
+    return pytest.importorskip("mutagen").File(path).tags["\xa9cmt"]
+
+
 @needs_ffmpeg
 def test_other_stems_keep_their_order_and_take_the_colour_of_their_place(tmp_path):
     path = tmp_path / "song.stem.mp4"

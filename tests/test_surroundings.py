@@ -1,7 +1,9 @@
 """What the program is run in: names that are no text, closed streams, full disks, foreign settings, odd moments."""
 
+import errno
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -165,7 +167,51 @@ def test_a_place_that_cannot_be_is_one_line(place, command, deepsep):
     )
     assert (code, out, err.count("\n")) == (1, "", 1), err
     assert err.startswith("error: ") and ("xxxxx" in err or "song.wav" in err)
+    assert err.count("; ") == 1, "what to do"
     assert tree(Path()) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EROFS, "choose another place"),
+        (errno.ENOSPC, "make room there"),
+        (errno.EFBIG, "raise the limit"),
+    ],
+)
+def test_a_folder_that_takes_none_is_one_line_that_says_what_to_do(number, advice, deepsep, monkeypatch):
+    folder_of(Path("p"), "hum")
+    with monkeypatch.context() as patch:
+
+        def fail(path, *_, **__):
+            raise OSError(number, os.strerror(number), path)
+
+        patch.setattr(os, "mkdir", fail)
+        line = deepsep.bad(*PLACES["sample"].format("x").split(), "-q")
+    assert re.fullmatch(rf"error: \S*x: cannot be created \({os.strerror(number)}\); .*{advice}.*\n", line), (
+        line
+    )
+
+
+@posix
+def test_a_limit_on_the_size_of_files_is_one_line_that_says_what_to_do(deepsep):
+    resource = pytest.importorskip("resource")
+    record(Path("data", "a.wav"), noise(2, 1, SPECTRUM.rate), SPECTRUM.rate)
+    words = ("train-prior", "--source", "third", "data", "-o", "p", *SMALL)
+
+    def limited(*more):
+        former = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, former[1]))
+        try:
+            return deepsep.bad(*words, *more)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+    advice = r"cannot be written \(File too large\); raise the limit .*\n"
+    assert re.fullmatch(rf"error: p/training/cache/third: {advice}", line := limited()), line
+    deepsep.good(*words)
+    line = limited("--overwrite")
+    assert re.fullmatch(rf"error: p/training/third.safetensors: {advice}", line), line
 
 
 INTERRUPT = """

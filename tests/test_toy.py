@@ -1,6 +1,7 @@
 """The toy instruments are what they say, their densities are densities, and the folder is whole or not there."""
 
 import math
+import signal
 import sys
 from pathlib import Path
 
@@ -97,5 +98,13 @@ def test_a_full_disk_is_a_line_and_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(toy.soundfile, "write", full)
     with pytest.raises(DeepsepError, match="is the disk full"):
+        toy.write(tmp_path / "toy", takes=1, mixtures=1, seconds=0.1, seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_a_sound_file_goes_is_not_lost(tmp_path, monkeypatch):
+    """Python tells of what is raised in `__del__`, and goes on."""
+    monkeypatch.setattr(sf.SoundFile, "__del__", lambda file: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
         toy.write(tmp_path / "toy", takes=1, mixtures=1, seconds=0.1, seed=0)
     assert list(tmp_path.iterdir()) == []

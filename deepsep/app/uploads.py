@@ -96,7 +96,7 @@ async def receive(stream: AsyncIterator[bytes], path: Path, length: str | None) 
                 file.write(chunk)
                 coming[path] = size - done
     except OSError as error:
-        raise DeepsepError(f"the file cannot be kept ({error.strerror})") from None
+        raise DeepsepError(f"the file cannot be kept ({error.strerror}); make room on the disk") from None
     finally:
         del coming[path]
     if done != size:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import BUNDLED, from_dict
-from ..errors import DeepsepError, is_out_of_memory
+from ..errors import DeepsepError, is_out_of_memory, refusal
 from .wishes import Wishes, check_pictures
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, UnicodeError):
         return "its name is no valid text; rename it"
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}"
+        return str(refusal(error.filename or "a file", error, "used"))
     if isinstance(error, DeepsepError):
         return str(error)
     raise error

@@ -14,11 +14,30 @@ from numpy.typing import NDArray
 
 from ..errors import DeepsepError
 
-__all__ = ["BLOCK_FRAMES", "WHOLE", "AudioInfo", "Part", "Samples", "cut_short", "file_type", "file_url"]
+__all__ = [
+    "BLOCK_FRAMES",
+    "FORMATS",
+    "PROTOCOLS",
+    "WHOLE",
+    "AudioInfo",
+    "Part",
+    "Samples",
+    "cut_short",
+    "file_type",
+    "file_url",
+]
 
 Samples = NDArray[np.float32]
 
 BLOCK_FRAMES = 1 << 18  # 6 s at 44.1 kHz, 2 MiB in stereo
+
+# What ffmpeg's libraries may take a file for, by their names: sound and films that hold all of it themselves. Left to
+# guess they also follow lists of other files and of addresses (concat, hls, dash), and read text and pictures as music.
+FORMATS = ",".join(
+    "aac ac3 aiff amr amrnb amrwb ape asf au avi caf dsf dts dtshd eac3 flac flv iff ircam loas matroska,webm mlp mov "
+    "mp3 mpc mpc8 mpeg mpegts mxf nistsphere nut ogg oma rm rso shn sox tak truehd tta voc w64 wav wv xwma".split()
+)
+PROTOCOLS = "file"
 
 
 class Part(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import DeepsepError, is_out_of_memory
+from ..errors import DeepsepError, is_out_of_memory, refusal
 from . import (
     contrast_priors,
     doctor,
@@ -73,7 +73,7 @@ def main() -> None:
             run()
     finally:
         if (error := flush_stdout()) and not isinstance(error, BrokenPipeError):
-            say(f"error: stdout: {error.strerror}")
+            say(f"error: {refusal('stdout', error)}")
             raise SystemExit(1) from None
 
 
@@ -99,7 +99,7 @@ def run() -> None:
         say("error: not enough memory; try a smaller batch, network or excerpt")
         raise SystemExit(1) from None
     except OSError as error:
-        say(f"error: {error.filename or 'a file or stdout'}: {error.strerror or error}")
+        say(f"error: {refusal(error.filename or 'a file or stdout', error, 'used')}")
         raise SystemExit(1) from None
     raise SystemExit(code)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import DeepsepError, is_out_of_memory
+from ..errors import DeepsepError, is_out_of_memory, refusal
 from ..progress import printable
 from ..staging import Scratch
 from .bars import Progress
@@ -296,7 +296,7 @@ def reason(error: BaseException, source: Path) -> str:
     if isinstance(error, UnicodeError):
         return f"{source}: its name is no valid text, which a decoder needs; rename it"
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-        return f"{error.filename or source}: {error.strerror or error}"
+        return str(refusal(error.filename or source, error, "used"))
     if isinstance(error, DeepsepError):
         return str(error)
     raise error

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import typer
 
 from ..config import DomainName, Start, TrainConfig
-from ..errors import DeepsepError
+from ..errors import DeepsepError, refusal
 from ..progress import Listener, Status, TrainResult, printable
 from .common import (
     INTERRUPTED,
@@ -131,7 +131,7 @@ def training_display(title: str, quiet: bool) -> Iterator[TrainingDisplay]:
         )
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
-        raise DeepsepError(f"{error.filename or title}: {error.strerror or error}") from error
+        raise refusal(error.filename or title, error, "used") from error
 
 
 class TrainingDisplay:

@@ -217,6 +217,7 @@ def streams_by_stempeg(path: Path) -> tuple[list[Samples], int]:
     """All streams of a stem file with the ffmpeg program."""
     import stempeg
 
+    audio.probe(path)  # ffmpeg, as stempeg calls it, would also follow a list of other files
     try:
         streams, rate = stempeg.read_stems(str(path), dtype=np.float32)
     except Exception as error:  # stempeg lets through whatever ffmpeg, ffprobe and their output cause

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import is_whole, parse_json, shorten
-from ..errors import DeepsepError
+from ..errors import DeepsepError, refusal
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -86,7 +86,7 @@ def read_json(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DeepsepError(f"{folder} is not a priors folder: it holds no config.json") from None
     except OSError as error:
-        raise DeepsepError(f"cannot read {path}: {one_line(error)}") from error
+        raise refusal(path, error, "read") from error
     except ValueError as error:
         raise DeepsepError(f"{path} is not valid JSON: {one_line(error)}") from error
     if not isinstance(config, dict):

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..config import BUNDLED, SpectrumConfig, WaveformConfig, from_dict, is_number, to_dict
-from ..errors import DeepsepError
+from ..errors import DeepsepError, refusal
 from ..flows.flow import Flow
 from ..inference.domain import Domain
 from ..inference.encoder import AmortizedPosterior
@@ -239,7 +239,7 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> None:
             try:
                 staged.temporary[name].write_bytes(data)
             except OSError as error:
-                raise DeepsepError(f"{folder / name}: cannot be written ({error.strerror})") from None
+                raise refusal(folder / name, error) from None
         staged.commit()
 
 

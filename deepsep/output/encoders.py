@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..audio.decoders import ffmpeg, pyav
 from ..audio.info import Samples, file_url
-from ..errors import DeepsepError, MissingExtra
+from ..errors import DeepsepError, MissingExtra, refusal
 from ..staging import place_of
 
 __all__ = ["BlockSource", "Encode", "Streams", "encode_ffmpeg", "encode_pyav", "find_encoder"]
@@ -37,7 +37,7 @@ class Streams:
         rate: Hz.
         codec: "aac", or "alac" for 24 bit lossless.
         bitrate: bit/s of each aac stream.
-        metadata: of the file, by ffmpeg's names.
+        comment: of the file. Its tags are written later: a command line takes none that is long or has a NUL.
     """
 
     sources: Sequence[BlockSource]
@@ -45,7 +45,7 @@ class Streams:
     rate: int
     codec: str
     bitrate: int
-    metadata: Mapping[str, str]
+    comment: str
 
     @property
     def lossless(self) -> bool:
@@ -78,7 +78,7 @@ def encode_pyav(path: Path, streams: Streams) -> None:
         # With the default time scale of milliseconds the file could not state its length to the sample.
         options = {"brand": "M4A ", "movie_timescale": str(streams.rate)}
         with av.open(file_url(path), "w", format="mp4", options=options) as container:
-            container.metadata.update(streams.metadata)
+            container.metadata["comment"] = streams.comment
             outputs: list[Any] = []
             for index, title in enumerate(streams.titles):
                 output: Any = container.add_stream(streams.codec, rate=streams.rate)
@@ -121,8 +121,7 @@ def encode_ffmpeg(path: Path, streams: Streams) -> None:
         command += ["-c:a", streams.codec]
         command += ["-sample_fmt", "s32p"] if streams.lossless else ["-b:a", str(streams.bitrate)]
         command += ["-disposition:a", "0", "-disposition:a:0", "default"]
-        for name, text in streams.metadata.items():
-            command += ["-metadata", f"{name}={text}"]
+        command += ["-metadata", f"comment={streams.comment}"]
         command += ["-brand", "M4A ", "-movie_timescale", str(streams.rate), "-f", "mp4", file_url(path)]
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
@@ -138,7 +137,7 @@ def write_blocks(path: Path, source: BlockSource, streams: Streams) -> None:
             for block in source():
                 file.write((to_24_bit(block) if streams.lossless else block).T)
     except sf.LibsndfileError as error:
-        raise DeepsepError(f"{place_of(path)}: cannot be written ({error.error_string})") from None
+        raise refusal(place_of(path), error) from None
 
 
 def to_24_bit(block: Samples) -> NDArray[np.int32]:

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DeepsepError
+from ..errors import DeepsepError, refusal
 from ..progress import printable
 
 __all__ = ["CLAIMS", "Claims", "RunLog", "Shard"]
@@ -77,7 +77,7 @@ class Claims:
         try:
             self.file = self.open()
         except OSError as error:
-            raise DeepsepError(f"{folder}: cannot be written ({error.strerror})") from None
+            raise refusal(folder, error) from None
 
     def open(self) -> int:
         """A descriptor of the file whose bytes stand for songs."""
@@ -150,7 +150,7 @@ class RunLog:
             finally:
                 os.close(file)
         except OSError as error:
-            raise DeepsepError(f"{self.path}: cannot be written ({error.strerror})") from None
+            raise refusal(self.path, error) from None
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a line, with when and by which process; one that a killed process left unfinished is ended first."""

@@ -54,19 +54,6 @@ MASTERING_DSP: dict[str, dict[str, bool | int | float]] = {
     "limiter": {"enabled": False, "threshold": 0, "release": 0.3, "ceiling": 0},
 }
 
-# Names in Tags -> names that ffmpeg's mp4 writer knows.
-FFMPEG_TAGS = {
-    "title": "title",
-    "artist": "artist",
-    "album": "album",
-    "albumartist": "album_artist",
-    "composer": "composer",
-    "genre": "genre",
-    "date": "date",
-    "tracknumber": "track",
-    "discnumber": "disc",
-}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
@@ -75,7 +62,7 @@ class Encoding:
     Args:
         codec: "aac" (Traktor on every system) or "alac" (24 bit, lossless).
         bitrate: bit/s of each aac stream.
-        tags: text fields and cover; the cover needs mutagen.
+        tags: text fields and cover; they need mutagen.
         comment: written into the file as its comment.
     """
 
@@ -176,16 +163,13 @@ def write(
     # The peak that counts is the one that will be encoded: resampling may raise it.
     gain = shared_gain(measure_peak(sources(1.0)), AAC_PEAK if encoding.codec == "aac" else 1.0)
     titles = [name.capitalize() for name in order]
-    metadata = {FFMPEG_TAGS[n]: v for n, v in (encoding.tags or Tags()).fields.items() if n in FFMPEG_TAGS}
-    if encoding.comment:
-        metadata["comment"] = encoding.comment
     streams = encoders.Streams(
         sources=sources(gain),
         titles=[MIX_TITLE, *titles],
         rate=to_rate,
         codec=encoding.codec,
         bitrate=encoding.bitrate,
-        metadata=metadata,
+        comment=encoding.comment,
     )
     encoders.find_encoder()(path, streams)
     if encoding.tags is not None:

@@ -151,7 +151,9 @@ def plan(
         try:
             job = plan_job(item, output, priors)
         except OSError as error:
-            raise DeepsepError(f"{item.label}: its outputs cannot be named ({error.strerror})") from None
+            raise DeepsepError(
+                f"{item.label}: its outputs cannot be named ({error.strerror}); choose another --out"
+            ) from None
         targets = [*job.paths.values(), *job.extras.values()]
         if taken := next((owners[path_key(p)] for p in targets if path_key(p) in owners), None):
             raise collision_error(taken, item, targets[0], output)

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile as sf
 
 from ..audio.info import Samples
-from ..errors import DeepsepError
+from ..errors import DeepsepError, refusal
 from ..staging import StagedFiles, place_of, uninterrupted
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ class StemSpool:
                 self.abandon()
                 if not isinstance(error, sf.LibsndfileError | OSError):
                     raise
-                why = error.error_string if isinstance(error, sf.LibsndfileError) else error.strerror
-                raise DeepsepError(f"{place_of(path)}: cannot be written ({why})") from None
+                raise refusal(place_of(path), error) from None
 
     def write(self, stems: Samples) -> None:
         """Append (k, c, t).

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from ..audio import files as audio
 from ..audio.loudness import Loudness
-from ..errors import DeepsepError
+from ..errors import DeepsepError, refusal
 from ..progress import Listener
 from ..staging import StagedFiles, remove_abandoned
 
@@ -174,7 +174,8 @@ def fill(
                 empty = out.tell() == 0
             staged.temporary["table"].write_text(json.dumps(made), encoding="utf-8")
         except OSError as error:
-            raise DeepsepError(f"{error.filename or store.parent}: {error.strerror or error}") from None
+            place, what = (error.filename, "used") if error.filename else (store.parent, "written")
+            raise refusal(place, error, what) from None
         if empty:
             first = made["left_out"][0]
             raise DeepsepError(first if len(files) == 1 else f"no recording is of use; the first: {first}")

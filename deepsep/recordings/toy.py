@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DeepsepError
-from ..staging import Scratch
+from ..staging import Scratch, uninterrupted
 
 __all__ = ["AMPLITUDES", "PITCHES", "RATE", "WAVES", "notes", "wave", "write"]
 
@@ -68,13 +68,13 @@ def write(folder: Path, *, takes: int, mixtures: int, seconds: float, seed: int)
                 train.mkdir(parents=True)
                 for key in range(len(PITCHES)):
                     for take, note in enumerate(notes(name, takes, samples, rng, key=key)):
-                        soundfile.write(train / f"key{key + 1:02}-{take + 1:02}.wav", note.numpy(), RATE)
+                        save(train / f"key{key + 1:02}-{take + 1:02}.wav", note)
             for number in range(mixtures):
                 song = Path(part, "toy", "songs", f"{number + 1:03}")
                 song.mkdir(parents=True)
                 parts = {name: notes(name, 1, samples, rng)[0] for name in WAVES}
                 for name, note in {**parts, "mixture": sum_of(parts)}.items():
-                    soundfile.write(song / f"{name}.wav", note.numpy(), RATE, "FLOAT")
+                    save(song / f"{name}.wav", note, "FLOAT")
             os.replace(Path(part, "toy"), folder)
         finally:
             scratch.remove()
@@ -82,6 +82,12 @@ def write(folder: Path, *, takes: int, mixtures: int, seconds: float, seed: int)
         raise DeepsepError(f"{folder}: writing the toy failed; is the disk full?") from error
     except OSError as error:
         raise DeepsepError(f"{folder}: cannot be written to ({error.strerror}); choose another") from error
+
+
+def save(path: Path, note: Tensor, subtype: str = "PCM_16") -> None:
+    """Write a wav. soundfile's objects clean up as they go, and an interrupt that came there would be lost."""
+    with uninterrupted():
+        soundfile.write(path, note.numpy(), RATE, subtype)
 
 
 def sum_of(parts: dict[str, Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..config import is_number, is_whole, parse_json, shorten
-from ..errors import DeepsepError
+from ..errors import DeepsepError, refusal
 from ..models.weights import check_stated, check_values, open_weights, read_stated
 from ..staging import StagedFiles
 
@@ -61,7 +61,7 @@ def save_checkpoint(path: Path, note: dict[str, Any], state: State) -> None:
                 metadata={"deepsep": json.dumps({**note, "tensors": len(tensors)})},
             )
         except (SafetensorError, OSError) as error:
-            raise DeepsepError(f"{path}: cannot be written ({error})") from error
+            raise refusal(path, error) from error
         staged.commit()
 
 

@@ -44,7 +44,8 @@ class Former:
                 scratch.remove()
         except OSError as error:
             raise DeepsepError(
-                f"{self.folder}: what is there cannot be kept ({error.strerror}), so nothing was replaced"
+                f"{self.folder}: what is there cannot be kept ({error.strerror}), so nothing was replaced; "
+                "choose another folder"
             ) from None
 
     def drop(self) -> None:

@@ -13,12 +13,14 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from ..info import BLOCK_FRAMES, AudioInfo, Samples, cut_short, file_type, file_url
+from ..info import BLOCK_FRAMES, FORMATS, PROTOCOLS, AudioInfo, Samples, cut_short, file_type, file_url
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["decode", "is_installed", "probe"]
+
+BOUNDS = ("-format_whitelist", FORMATS, "-protocol_whitelist", PROTOCOLS)  # before the name of a file
 
 
 def is_installed() -> bool:
@@ -49,7 +51,7 @@ def probe_length(path: Path, rate: int) -> tuple[str, int | None]:
     entries = "stream=duration_ts,time_base:format=format_name"
     command = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries", entries, "-of", "json"]
     done = subprocess.run(
-        [*command, file_url(path)], capture_output=True, stdin=subprocess.DEVNULL, check=False
+        [*command, *BOUNDS, file_url(path)], capture_output=True, stdin=subprocess.DEVNULL, check=False
     )
     if done.returncode:
         return file_type(path), None
@@ -66,7 +68,7 @@ class WavPipe:
     """A context manager: ffmpeg at work on the first audio stream of a file, its float wav in `pipe`."""
 
     def __init__(self, path: Path) -> None:
-        command = ["ffmpeg", "-v", "error", "-nostdin", "-i", file_url(path), "-map", "0:a:0"]
+        command = ["ffmpeg", "-v", "error", "-nostdin", *BOUNDS, "-i", file_url(path), "-map", "0:a:0"]
         self.errors = tempfile.TemporaryFile()  # a pipe that nobody reads would fill and block ffmpeg
         self.process = subprocess.Popen(
             [*command, "-c:a", "pcm_f32le", "-f", "wav", "-"],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DeepsepError
-from ..info import AudioInfo, Samples, cut_short, file_type, file_url
+from ..info import FORMATS, PROTOCOLS, AudioInfo, Samples, cut_short, file_type, file_url
 
 __all__ = ["count_streams", "decode", "is_installed", "probe"]
 
@@ -24,12 +24,23 @@ def is_installed() -> bool:
     return True
 
 
+def opened(path: Path) -> Any:
+    """Open a file as one of `FORMATS`, and none that it names. Raises FFmpegError or OSError.
+
+    Its tags, which nobody asks for here, need not be UTF-8.
+    """
+    import av
+
+    bounds = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
+    return av.open(file_url(path), container_options=bounds, metadata_errors="replace")
+
+
 def count_streams(path: Path) -> int:
     """How many audio streams a file has; 0 where PyAV cannot open it."""
     import av
 
     try:
-        with av.open(file_url(path)) as container:
+        with opened(path) as container:
             return len(container.streams.audio)
     except (av.error.FFmpegError, OSError):
         return 0
@@ -45,7 +56,7 @@ def probe(path: Path, stream: int = 0) -> AudioInfo | None:
     import av
 
     try:
-        with av.open(file_url(path)) as container:
+        with opened(path) as container:
             if len(container.streams.audio) <= stream:
                 return None
             found: Any = container.streams.audio[stream]
@@ -96,7 +107,7 @@ def decode(info: AudioInfo, stream: int = 0) -> Iterator[Samples]:
 
     done = 0
     try:
-        with av.open(file_url(info.path)) as container:
+        with opened(info.path) as container:
             to_float = av.AudioResampler(format="fltp")
             for frame in chain(decode_frames(container, container.streams.audio[stream]), [None]):
                 if frame is not None and (

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ...audio.files import probe
 from ...audio.info import WHOLE, AudioInfo, Part
-from ...errors import DeepsepError
+from ...errors import DeepsepError, refusal
 from ...progress import part_of
 from ...staging import StagedFiles
 from . import sound
@@ -97,7 +97,7 @@ def write_report(
                 shutil.copyfileobj(sounds, page)
                 page.write(tail)
         except OSError as error:
-            raise DeepsepError(f"{path}: cannot be written ({error.strerror})") from None
+            raise refusal(path, error) from None
         if staged is None:
             waiting.commit()
     if not any(clipped for _, clipped in heard):
