@@ -37,14 +37,8 @@ HABITS = {  # options of demucs and spleeter -> what does the same here
     "--stem": "--two-stems",
 }
 OPTIONAL = {"--ray": ("auto", r"auto|local|ray://\S+|[^/\s]+:\d+")}  # options that may go without a value
-ANYWHERE = (
-    "doctor",
-    "list",
-    "info",
-    "path",
-    "download",
-    "remove",
-)  # commands that do without a working folder
+# commands that do without a working folder
+ANYWHERE = ("doctor", "list", "info", "path", "download", "remove")
 VALUES = {"int": "N", "integer": "N", "float": "X", "path": "PATH", "text": "TEXT", "str": "TEXT"}
 
 
