@@ -79,7 +79,7 @@ def test_a_file_that_another_process_writes_meanwhile_is_kept(sample, tmp_path, 
     monkeypatch.setattr(api, "sample_prior", draw_while_another_writes)
     code, out, err = sample("-o", "a.wav", "-q")
     assert (code, out) == (1, "")
-    assert err == "error: a.wav: cannot be written (another process has written it; use --overwrite)\n"
+    assert err == "error: a.wav: another process has written it; use --overwrite\n"
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.wav", b"theirs")]
     assert sample("-o", "a.wav", "-q", "--overwrite") == (0, "", "")
     assert soundfile.info(tmp_path / "a.wav").frames == SPECTRUM.rate // 2
