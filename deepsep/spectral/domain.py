@@ -53,6 +53,7 @@ Samples = NDArray[np.float32]
 
 CORE = 256  # frames of a window that count, about; more where the context is wide
 CONTEXTS = 4  # then so many times the context: more is faster, and takes memory
+SGLD_CONTEXTS = 2  # of a chain's window, whose gradients take memory too
 SGLD_FADE = 32
 EDGE = 16  # frames at either end of a draw that know less than the others
 WHITENING_FRAMES = 20000  # of data that the whitening is fitted on, at least
@@ -120,11 +121,12 @@ class SpectralDomain:
         encoder, settings = separation.model.encoder, separation.settings
         deep = encoder.config.context if encoder is not None else 0
         if settings.method == "encoder":
-            context, fade = deep, 0
+            context, fade, contexts = deep, 0, CONTEXTS
         else:
             context, fade = max(SGLD_CONTEXT, deep if settings.init == "encoder" else 0), SGLD_FADE
+            contexts = SGLD_CONTEXTS
         frames = self.spectrum_of(separation).frames(separation.track.samples)
-        number = max(1, round(frames / max(CORE, CONTEXTS * context)))
+        number = max(1, round(frames / max(CORE, contexts * context)))
         core = -(-frames // (number * chunks.ALIGN)) * chunks.ALIGN
         return Layout(core, context, fade, frames)
 
