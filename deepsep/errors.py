@@ -24,11 +24,16 @@ class MissingExtra(DeepsepError):
     """A file or a format needs a package that is not installed."""
 
 
+SAFETENSORS = re.compile(  # how it tells what the system told it, today and formerly
+    r"I/O error: (?P<new>.+?) \(os error (?P<number>\d+)\)|Os { code: (?P<code>\d+), .*?message: \"(?P<old>[^\"]+)"
+)
+
+
 def refusal(name: object, error: Exception, what: str = "written") -> DeepsepError:
     """The error for a file or a folder that the system refuses, as Python, libsndfile or safetensors tells it."""
     number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
-    if told := re.search(r"I/O error: (.+?) \(os error (\d+)\)", str(error)):  # of safetensors
-        reason, number = told[1], int(told[2])
+    if told := SAFETENSORS.search(str(error)):
+        reason, number = told["new"] or told["old"], int(told["number"] or told["code"])
     reason = reason or getattr(error, "error_string", error)
     advice = ADVICE.get(number or 0, "check its permissions, or choose another place")
     return DeepsepError(f"{name}: cannot be {what} ({reason}); {advice}")
