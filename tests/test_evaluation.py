@@ -369,21 +369,18 @@ def test_songs_that_are_all_broken_leave_no_table(album: Path, deepsep) -> None:
     assert (code, out) == (1, "") and err.startswith("error: ") and err.count("\n") == 1
 
 
+def quick_evaluation(album: Path) -> tuple[object, ...]:
+    """The words that score one song by the quickest method."""
+    return ("evaluate", album / "songs" / "whole", "--priors", album / "priors", "--methods", "mixture", "-q")
+
+
 @pytest.mark.parametrize("name", ["file/below.png", "folder.png"])
 def test_a_plot_that_cannot_be_written_costs_only_the_plot(name: str, album: Path, deepsep) -> None:
     pytest.importorskip("matplotlib")
     (album / "file").write_text("mine")
     (album / "folder.png").mkdir()
     before = sorted(path.name for path in album.iterdir())
-    words = (
-        "evaluate",
-        album / "songs" / "whole",
-        "--priors",
-        album / "priors",
-        "-q",
-        "--methods",
-        "mixture",
-    )
+    words = quick_evaluation(album)
     code, out, err = deepsep(*words, "--plot", album / name, "--overwrite")
     assert code == 1 and "whole" in out
     assert err.startswith("error: ") and err.count("\n") == 1 and ".svg" not in err
@@ -408,15 +405,7 @@ def test_without_matplotlib_a_plot_is_refused_before_the_work(album: Path, deeps
 def test_a_plot_is_refused_before_the_work_where_it_would_replace_a_file(album: Path, deepsep) -> None:
     pytest.importorskip("matplotlib")
     (album / "e.png").write_bytes(b"mine")
-    words = (
-        "evaluate",
-        album / "songs" / "whole",
-        "--priors",
-        album / "priors",
-        "--methods",
-        "mixture",
-        "-q",
-    )
+    words = quick_evaluation(album)
     assert deepsep.bad(*words, "--plot", "e.png") == "error: e.png exists; use --overwrite to replace it\n"
     assert (album / "e.png").read_bytes() == b"mine"
     assert "name a .png, .svg or .pdf" in deepsep.bad(*words, "--plot", "e.nonsense")
@@ -433,15 +422,7 @@ def test_a_plot_on_a_full_disk_says_nothing_of_formats(album: Path, deepsep, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
-    words = (
-        "evaluate",
-        album / "songs" / "whole",
-        "--priors",
-        album / "priors",
-        "--methods",
-        "mixture",
-        "-q",
-    )
+    words = quick_evaluation(album)
     code, out, err = deepsep(*words, "--plot", "e.png")
     assert code == 1 and "whole" in out
     assert err == "error: e.png: the plot cannot be written (No space left on device)\n"
@@ -459,15 +440,7 @@ def test_a_plot_that_another_process_draws_meanwhile_is_kept(album: Path, deepse
         save(*args, **options)
 
     monkeypatch.setattr(Figure, "savefig", save_while_another_writes)
-    words = (
-        "evaluate",
-        album / "songs" / "whole",
-        "--priors",
-        album / "priors",
-        "--methods",
-        "mixture",
-        "-q",
-    )
+    words = quick_evaluation(album)
     code, _, err = deepsep(*words, "--plot", "e.png")
     assert code == 1 and "another process has written it; use --overwrite" in err
     assert (album / "e.png").read_bytes() == b"theirs"
