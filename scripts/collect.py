@@ -12,20 +12,24 @@ other/, accompaniment/, midi/, render.py, debian_music.tsv). Written are
 
 in steps, each of which is left out where its result is there already: solos, debian (records and drum sounds from
 Debian packages, checked by their SHA-256), render (MIDI), synthesise, voices (other singers made of those there are),
-speech (words spoken in games, and the same sung), excerpts. They need apt-get, dpkg, fluidsynth with two SoundFonts
-(see render.py), and pip install mido pyworld 'setuptools<81'.
+speech (words spoken in games, and the same sung), kits (recorded drum kits from Debian packages), sampled (notes of
+recorded instruments from npm packages), varied (the MIDI on other instruments), excerpts. They need apt-get, dpkg, npm,
+fluidsynth with two SoundFonts (see render.py), and pip install mido pyworld 'setuptools<81'.
 """
 
 import argparse
 import csv
 import hashlib
+import importlib
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
+import mido
 import numpy as np
 import soundfile
 import soxr
@@ -34,7 +38,9 @@ from voices import other_singer, sing
 HERE = Path(__file__).resolve().parent
 RATE = 44100
 SET = "drums+bass+other"
-STEPS = ("solos", "debian", "render", "synthesise", "voices", "speech", "excerpts")
+STEPS = (
+    "solos", "debian", "render", "synthesise", "voices", "speech", "kits", "sampled", "varied", "excerpts",
+)  # fmt: skip
 
 ORIGINS = {  # file name's start -> origin, where it is not the same
     "dorodoro": "banks", "erithacus": "banks", "kumi": "banks", "scottpoid": "banks",
@@ -61,6 +67,7 @@ SPEECH = [  # words in packages whose sounds are CC BY-SA 3.0, a folder a speake
     "redeclipse-data/usr/share/games/redeclipse/data/sounds/voice/*.*",
     "redeclipse-data/usr/share/games/redeclipse/data/sounds/announcer/*.*",
 ]
+RIFFS = "fretsonfire-songs-muldjord"  # guitars of four metal songs, CC BY-SA 3.0
 SAMPLES = "sonic-pi-samples"  # CC0
 ROLES = {  # start of a sample's name -> the drum it is
     "bd_": "kick", "drum_bass": "kick", "drum_heavy": "kick", "elec_hollow_kick": "kick", "elec_soft_kick": "kick",
@@ -71,6 +78,31 @@ ROLES = {  # start of a sample's name -> the drum it is
     "perc_snap": "perc", "perc_till": "perc", "elec_wood": "perc", "elec_twip": "perc", "elec_pop": "perc",
     "tabla_": "perc",
 }  # fmt: skip
+NOTES = {  # npm packages tonejs-instrument-NAME-mp3 of single notes, CC BY 3.0 -> version
+    "bass-electric": "1.1.2", "contrabass": "1.1.2", "bassoon": "1.1.2", "cello": "1.1.1", "clarinet": "1.1.2",
+    "flute": "1.1.2", "french-horn": "1.1.2", "guitar-acoustic": "1.1.2", "guitar-electric": "1.1.1",
+    "guitar-nylon": "1.1.1", "harmonium": "1.1.1", "harp": "1.1.1", "organ": "1.1.1", "piano": "1.1.2",
+    "saxophone": "1.1.2", "trombone": "1.1.2", "trumpet": "1.1.2", "tuba": "1.1.2", "violin": "1.1.1",
+    "xylophone": "1.1.2",
+}  # fmt: skip
+BASS_NOTES = ("bass-electric", "contrabass", "tuba")
+PROGRAMS = {  # General MIDI programs that may stand in for those of a file
+    "drums": (0, 8, 16, 24, 25, 32, 40, 48),
+    "bass": (*range(32, 40), 43, 58, 87),
+    "other": (*range(32), *range(40, 52), *range(55, 85), 86, *range(88, 96), *range(104, 112)),
+}
+KITS = "hydrogen-drumkits"  # of which these are CC0, CC BY, CC BY-SA or given away by their author
+FREE_KITS = ("rumpf_kit_z01_h2", "BJA_Pacific", "circAfrique v4", "Audiophob", "ElectricEmpireKit", "HardElectro1",
+             "VariBreaks")  # fmt: skip
+KIT_ROLES = {  # a word in a kit's name for an instrument -> the drum it is; the first that fits
+    "kick": "kick", "bass": "kick", "snare": "snare", "clap": "perc", "stick": "perc", "click": "perc", "open": "open",
+    " op": "open", "hat": "hat", "hh": "hat", "hi-hat": "hat", "tom": "tom", "drum ": "tom", "crash": "crash",
+    "ride": "ride", "cymbal": "ride", "bell": "perc", "conga": "perc", "djembe": "perc", "sangban": "perc",
+    "dununba": "tom", "kenkeni": "perc",
+}  # fmt: skip
+PLAYED = "avldrums.lv2-soundfont"  # two recorded kits by Glen MacArthur, CC BY-SA 3.0
+# an electronic kit's keys -> those of these kits
+PLAYED_KEYS = {22: 42, 26: 46, 43: 41, 48: 45, 50: 47, 58: 43}
 LOOPS = (
     "loop_amen", "loop_breakbeat", "loop_compus", "loop_garzul", "loop_industrial", "loop_mehackit", "loop_mika",
     "loop_perc", "loop_safari", "loop_tabla", "loop_electric", "loop_3d",
@@ -141,6 +173,8 @@ def debian(corpus: Path, out: Path) -> None:
         listed = known.get(f"{SET}/{origin}/{name}")
         if listed and listed != digest:
             print(f"{target}: is not the recording that was trained on ({digest}, was {listed})", flush=True)
+    for path in sorted(unpack(RIFFS, out).glob("usr/share/games/fretsonfire/data/songs/*/*/guitar.ogg")):
+        link(path, out / "data" / "other" / "muldjord" / f"{path.parent.name}.ogg")
     samples = unpack(SAMPLES, out) / "usr/share/sonic-pi/samples"
     for path in sorted(samples.glob("*.flac")):
         for start, role in ROLES.items():
@@ -232,6 +266,126 @@ def speech(out: Path, minutes: float) -> None:
     sing_all(phrases, out / "data" / "vocals" / "spoken", minutes, 11)
 
 
+def kits(corpus: Path, out: Path, minutes: float) -> None:
+    """Two recorded kits played by the drummers of MIDI files, in both channels; beats on the hits of seven others."""
+    part = out / "played.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    fonts = sorted(unpack(PLAYED, out).glob("usr/share/sounds/sf2/*.sf2"))
+    random = np.random.default_rng(13)
+    for path in random.permutation(sorted((corpus / "midi" / "groove").glob("*.mid"))):
+        font = fonts[int(random.integers(len(fonts)))]
+        samples = play(mido.MidiFile(path, clip=True), font, part / "played.mid")
+        if samples.shape[1] > 5 * RATE and np.abs(samples).max() > 1e-3:
+            name = f"{font.stem.partition('_4')[0]}_{Path(path).stem}.flac"
+            soundfile.write(part / name, 0.9 * samples.T / np.abs(samples).max(), RATE)
+            minutes -= samples.shape[1] / RATE / 60
+        if minutes < 0:
+            break
+    (part / "played.mid").unlink()
+    part.rename(out / "data" / "drums" / "played")
+    hits = out / "kit_samples"
+    for kit in FREE_KITS:
+        for role, path in kit_hits(unpack(KITS, out) / "usr/share/hydrogen/data/drumkits" / kit):
+            link(path, hits / "drums" / role / f"{kit.replace(' ', '_')}_{path.name}")
+    run(HERE / "synthesise.py", out / "synthesised" / "kits", "--minutes", 40, "--sources", "drums",
+        "--samples", hits, "--seed", 17)  # fmt: skip
+    (out / "synthesised" / "kits" / "drums").rename(out / "data" / "drums" / "kits")
+
+
+def sampled(out: Path, minutes: float) -> None:
+    """Lines, chords and distorted riffs on single notes of recorded instruments."""
+    notes, guitars = out / "notes", out / "guitar_notes"
+    for name, version in NOTES.items():
+        folder = out / "npm" / name
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            subprocess.run(["npm", "pack", f"tonejs-instrument-{name}-mp3@{version}"], cwd=folder, check=True)
+            (archive,) = folder.glob("*.tgz")
+            subprocess.run(["tar", "xzf", archive.name], cwd=folder, check=True)
+        for path in sorted(folder.glob("package/*.mp3")):
+            link(path, notes / ("bass" if name in BASS_NOTES else "other") / name / path.name)
+            if name.startswith("guitar"):
+                link(path, guitars / "other" / name / path.name)
+    for origin, folder, seed in (("sampled", notes, 21), ("guitars", guitars, 22)):
+        run(HERE / "synthesise.py", out / "synthesised" / origin, "--minutes", minutes, "--sources", "bass,other",
+            "--samples", folder, "--seed", seed)  # fmt: skip
+        for made in sorted((out / "synthesised" / origin).iterdir()):
+            made.rename(out / "data" / made.name / origin)
+
+
+def varied(corpus: Path, out: Path, minutes: float) -> None:
+    """The MIDI of `render` on instruments drawn at random, transposed."""
+    sys.path.insert(0, str(corpus))
+    renderer = importlib.import_module("render")
+    songs = sorted((corpus / "midi" / "freedoom").glob("*.mid"))
+    songs = [path for path in songs if path not in songs[:: renderer.HELD_OUT_EVERY]]
+    random = np.random.default_rng(23)
+    part = out / "varied.part"
+    shutil.rmtree(part, ignore_errors=True)
+    done = dict.fromkeys(PROGRAMS, 0.0)
+    number = 0
+    while min(done.values()) < minutes:
+        path = songs[int(random.integers(len(songs)))]
+        for source, midi in renderer.split(path).items():
+            if done[source] < minutes:
+                up = 0 if source == "drums" else int(random.integers(-4, 5))
+                redress(midi, PROGRAMS[source], up, random)
+                font = renderer.FONTS[int(random.integers(len(renderer.FONTS)))]
+                made = renderer.write(
+                    part / source / f"{path.stem}_{number:04d}.flac", renderer.render(midi, font, 90)
+                )
+                done[source] += made / 60
+                number += 1
+    for source in PROGRAMS:
+        (part / source).rename(out / "data" / source / "varied")
+    part.rmdir()
+
+
+def redress(midi: mido.MidiFile, programs: Sequence[int], up: int, random: np.random.Generator) -> None:
+    """Give each channel of a MIDI file one of these programs, and play it so many semitones higher."""
+    drawn = {channel: int(programs[int(random.integers(len(programs)))]) for channel in range(16)}
+    first = mido.MidiTrack(
+        mido.Message("program_change", channel=channel, program=program) for channel, program in drawn.items()
+    )
+    for track in midi.tracks:
+        for message in track:
+            if message.type == "program_change":
+                message.program = drawn[message.channel]
+            elif message.type in ("note_on", "note_off") and message.channel != 9:
+                message.note = min(127, max(0, message.note + up))
+    midi.tracks.insert(0, first)
+
+
+def play(midi: mido.MidiFile, font: Path, part: Path) -> np.ndarray:
+    """A drummer's MIDI on a kit that has the drums as an instrument: up to two minutes, samples (2, t)."""
+    for track in midi.tracks:
+        for message in track:
+            if not message.is_meta and hasattr(message, "channel"):
+                message.channel = 0
+                if message.type in ("note_on", "note_off"):
+                    message.note = PLAYED_KEYS.get(message.note, message.note)
+    midi.save(part)
+    sound = part.with_suffix(".wav")
+    command = ["fluidsynth", "-ni", "-q", "-F", sound, "-r", RATE, "-g", 0.5, font, part]
+    subprocess.run([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    samples = read(sound, 0.0, 120.0)
+    sound.unlink()
+    return samples
+
+
+def kit_hits(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The drum that it is, and the file, of each hit of a Hydrogen kit."""
+    for instrument in ElementTree.parse(folder / "drumkit.xml").iter():
+        if not instrument.tag.endswith("instrument"):
+            continue
+        name = " ".join(e.text or "" for e in instrument if e.tag.endswith("name")).lower() + " "
+        role = next((role for word, role in KIT_ROLES.items() if word in name), None)
+        for element in instrument.iter():
+            if role and element.tag.endswith("filename") and (folder / (element.text or "")).is_file():
+                yield role, folder / str(element.text)
+
+
 def sing_all(
     phrases: Callable[[np.random.Generator], Iterator[np.ndarray]], target: Path, minutes: float, seed: int
 ) -> None:
@@ -302,6 +456,9 @@ def main() -> None:
         "synthesise": lambda: synthesise(out, minutes),
         "voices": lambda: voices(out, minutes / 3),
         "speech": lambda: speech(out, minutes / 4),
+        "sampled": lambda: sampled(out, minutes / 3),
+        "varied": lambda: varied(corpus, out, minutes / 3),
+        "kits": lambda: kits(corpus, out, minutes / 2),
         "excerpts": lambda: excerpts(corpus, out),
     }
     for name in args.only.split(","):
