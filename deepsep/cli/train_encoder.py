@@ -15,6 +15,7 @@ from ..config import (
     DomainName,
     EncoderTraining,
     Objective,
+    Optimizer,
     SpectralEncoderConfig,
     WaveformEncoderConfig,
     bounds,
@@ -119,6 +120,13 @@ def train_encoder(
         ),
     ] = None,
     lr: LrOption = ENCODER.lr,
+    optimizer: Annotated[
+        Optimizer,
+        typer.Option(
+            help="muon moves the weights of hidden layers by orthogonal matrices, and the others by AdamW; adamw all.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = ENCODER.optimizer,
     seed: TrainingSeedOption = ENCODER.seed,
     resume: ResumeOption = False,
     overwrite: OverwriteTrainingOption = False,
@@ -181,8 +189,8 @@ def train_encoder(
         raise usage(f"--frames must be a multiple of {unet.multiple}")
     training = training_of(
         EncoderTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
-        device=device, objective=objective, elbo_weight=elbo_weight, remix_weight=remix_weight, mixtures=mixtures,
-        workers=workers, set_share=set_share,
+        device=device, objective=objective, optimizer=optimizer, elbo_weight=elbo_weight,
+        remix_weight=remix_weight, mixtures=mixtures, workers=workers, set_share=set_share,
     )  # fmt: skip
     with training_display("encoder", quiet) as display:
         from ..models import folder

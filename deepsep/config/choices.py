@@ -18,6 +18,7 @@ __all__ = [
     "Method",
     "Metric",
     "Objective",
+    "Optimizer",
     "Shuffle",
     "Start",
     "check_choice",
@@ -32,6 +33,7 @@ BitDepth = Literal["float", "24", "16"]
 Codec = Literal["aac", "alac"]  # of a stem file
 Metric = Literal["sdr", "si_sdr", "sdr_median"]
 Objective = Literal["both", "simulated", "elbo", "remix"]  # of an encoder's training
+Optimizer = Literal["adamw", "muon"]
 Start = Literal["new", "resume", "overwrite"]  # of a training: what to do with one that is there already
 Level = Literal["relative", "absolute"]
 Mask = Literal["channel", "checkerboard", "alternate"]

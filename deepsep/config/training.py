@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DeepsepError
-from .choices import Objective, check_choice
+from .choices import Objective, Optimizer, check_choice
 from .defaults import DEVICE
 from .ranges import BatchSize, Frames, LearningRate, Seed, Share, Steps, Weight, Workers, check_bounds
 
@@ -63,6 +63,7 @@ class EncoderTraining(TrainConfig):
     batch: BatchSize = 8
     lr: LearningRate = 1.5e-3
     objective: Objective = "both"
+    optimizer: Optimizer = "muon"  # of the network's hidden layers
     elbo_weight: Weight = 0.1  # of the ELBO beside the loss on simulated mixtures
     remix_weight: Weight = 0.5  # of songs mixed anew beside simulated mixtures
     mixtures: Path | None = (
@@ -75,6 +76,7 @@ class EncoderTraining(TrainConfig):
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
         check_choice("objective", self.objective, Objective)
+        check_choice("optimizer", self.optimizer, Optimizer)
         if self.mixtures is not None and self.objective == "simulated":
             raise DeepsepError(
                 "mixtures are for the ELBO and to mix anew; the objective simulated has no use for them"

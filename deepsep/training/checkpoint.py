@@ -1,7 +1,7 @@
 """Checkpoints: the whole state of a training run in one safetensors file.
 
-It holds weights, their average, Adam's moments, the generator's state, and as JSON metadata the step, the minutes spent
-and what is being trained.
+It holds weights, their average, the optimizer's moments, the generator's state, and as JSON metadata the step, the
+minutes spent and what is being trained.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..config import is_number, is_whole, parse_json, shorten
 from ..errors import DeepsepError, refusal
 from ..models.weights import check_stated, check_values, open_weights, read_stated
 from ..staging import StagedFiles
+from .muon import Muon
 
 __all__ = ["State", "check_checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -153,11 +154,13 @@ def weights_of(state: State) -> dict[str, Tensor]:
 
 
 def expected(stated: Mapping[str, Any], state: State) -> dict[str, Tensor]:
-    """What a checkpoint of this state has; of a parameter that has had no gradient Adam has no moments."""
+    """What a checkpoint of this state has; no moments of a parameter that has had no gradient, one of Muon's."""
     wanted = {**weights_of(state), "rng": state.rng.get_state()}
+    hidden = state.optimizer.hidden if isinstance(state.optimizer, Muon) else []
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     for i, parameter in enumerate(parameters):
         if any(name.startswith(f"adam.{i}.") for name in stated):
             wanted |= {f"adam.{i}.step": torch.tensor(0.0)}
-            wanted |= {f"adam.{i}.{name}": parameter for name in ("exp_avg", "exp_avg_sq")}
+            moments = ("exp_avg",) if any(parameter is p for p in hidden) else ("exp_avg", "exp_avg_sq")
+            wanted |= {f"adam.{i}.{name}": parameter for name in moments}
     return wanted

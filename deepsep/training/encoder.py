@@ -87,6 +87,8 @@ def train_encoder(
     if init is not None:
         copy_weights(init, encoder)
     identity: dict[str, Any] = {"kind": "encoder", "sources": model.sources, "network": to_dict(network)}
+    if training.optimizer != "adamw":
+        identity["optimizer"] = training.optimizer
     order = [*model.sources, *sorted(set(solos) - set(model.sources))]
     with computing(training, listener) as compute, claimed(priors, compute):
         checkpoint = priors / "training" / "encoder.safetensors"
@@ -110,7 +112,7 @@ def train_encoder(
 
         run: Run[AmortizedPosterior] = Run(
             checkpoint=checkpoint, identity=identity, rng=rng, compute=compute, resume=start == "resume",
-            remarks=remarks, on_save=save, on_step=listener.step, on_note=listener.note,
+            remarks=remarks, optimizer=training.optimizer, on_save=save, on_step=listener.step, on_note=listener.note,
             former=former_of(priors, "encoder", ["encoder"]),
         )  # fmt: skip
         return train(encoder, task, training, run)[1]

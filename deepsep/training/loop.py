@@ -1,4 +1,4 @@
-"""The one training loop: Adam, warm-up and cosine decay, weight averaging, checkpoints, resume, Ctrl-C.
+"""The one training loop: AdamW or Muon, warm-up and cosine decay, weight averaging, checkpoints, resume, Ctrl-C.
 
 On any device, in one process or several, each with its part of every batch (PyTorch's DistributedDataParallel).
 """
@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from ..config import TrainConfig
+from ..config import Optimizer, TrainConfig
 from ..errors import DeepsepError
 from ..flows.networks import WaveNet
 from ..inference.compute import Compute
@@ -27,6 +27,7 @@ from ..progress import Status, TrainResult
 from ..staging import uninterrupted
 from .checkpoint import State, load_checkpoint, save_checkpoint
 from .former import Former
+from .muon import Muon
 
 __all__ = ["Run", "train"]
 
@@ -52,6 +53,7 @@ class Run(Generic[M]):
     resume: bool = False
     remarks: dict[str, Any] = field(default_factory=dict)
     former: Former | None = None
+    optimizer: Optimizer = "adamw"
     on_save: Callable[[M, Status], None] | None = None
     on_step: Callable[[Status], None] | None = None
     on_note: Callable[[str], None] | None = None
@@ -80,8 +82,11 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     model.to(compute.device)
     average = copy.deepcopy(model).requires_grad_(False).eval()
     fused = compute.device.type in ("cpu", "cuda")
-    optimizer = torch.optim.AdamW(
-        model.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=fused
+    adam: dict[str, Any] = {"betas": (0.9, 0.99), "weight_decay": 1e-4, "fused": fused}
+    optimizer = (
+        Muon(model, config.lr, **adam)
+        if run.optimizer == "muon"
+        else torch.optim.AdamW(model.parameters(), config.lr, **adam)
     )
     state = State(model, average, optimizer, run.rng)
     step, spent = 0, 0.0
