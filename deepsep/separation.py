@@ -6,9 +6,9 @@ grow with the track.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import tee
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from .inference import chunks
 from .inference.domain import Separation, Track
 from .inference.memory import infer_in_memory
 
-__all__ = ["measure", "separate_blocks"]
+__all__ = ["measure", "read_twice", "separate_blocks"]
 
 Samples = NDArray[np.float32]
 OnSpread = Callable[[Tensor, Tensor], None]
@@ -75,6 +75,26 @@ def separate_silence(blocks_ct: Iterable[Samples], separation: Separation) -> It
         yield np.zeros((separation.settings.draws, len(separation.groups), *block.shape), np.float32)
 
 
+def read_twice(blocks_ct: Iterable[Samples]) -> tuple[Iterator[Samples], Iterator[Samples]]:
+    """Two readers of one stream: a block is held until both have had it (by itertools.tee, until 57 more have come)."""
+    source = iter(blocks_ct)
+    waiting: tuple[deque[Samples], deque[Samples]] = (deque(), deque())
+
+    def reader(own: deque[Samples]) -> Iterator[Samples]:
+        while True:
+            if not own:
+                try:
+                    block = next(source)
+                except StopIteration:
+                    return
+                for queue in waiting:
+                    queue.append(block)
+                del block
+            yield own.popleft()
+
+    return reader(waiting[0]), reader(waiting[1])
+
+
 def route(
     blocks_ct: Iterable[Samples],
     separation: Separation,
@@ -84,7 +104,7 @@ def route(
 ) -> Iterator[Samples]:
     """Each step of the route, for a track that is not silent."""
     domain, settings = separation.model.domain, separation.settings
-    blocks_ct, mixture_ct = tee(blocks_ct)  # the second is read along as stems come out
+    blocks_ct, mixture_ct = read_twice(blocks_ct)  # the second is read along as stems come out
     core, context, fade, total = domain.layout(separation)
     frames = domain.analyse(blocks_ct, separation)
     windows = chunks.windows(frames, core, context)

@@ -90,7 +90,7 @@ def spectral(folder, found):
     net = SpectralEncoderConfig(bands=BANDS, widths=(4, 8), bottleneck=4, deep=1, context=36)
     found["spectral encoder"] = figures_of(
         deepsep.train_encoder, folder / "bands", data, network=net,
-        training=EncoderTraining(frames=32, workers=0, **TEN),
+        training=EncoderTraining(optimizer="adamw", frames=32, workers=0, **TEN),
     )  # fmt: skip
     found["contrast"] = figures_of(
         deepsep.contrast_priors, folder / "bands", data, folder / "sharper",
@@ -113,7 +113,11 @@ def waveform(folder, found):
         )  # fmt: skip
     net = WaveformEncoderConfig(squeeze=8, hidden=8, layers=3, cycle=2)
     found["waveform encoder"] = figures_of(
-        deepsep.train_encoder, folder / "samples", data, network=net, training=EncoderTraining(**TEN)
+        deepsep.train_encoder,
+        folder / "samples",
+        data,
+        network=net,
+        training=EncoderTraining(optimizer="adamw", **TEN),
     )
     for name in ("low", "high", "encoder"):
         found[f"weights samples/{name}"] = weights_of(folder / "samples" / f"{name}.safetensors")

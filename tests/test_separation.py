@@ -1,5 +1,6 @@
 """The stems are the mixture, shared out: whole, in any pieces, at any rate, for any gain."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from deepsep.inference.chunks import ALIGN, Window
 from deepsep.inference.domain import Separation, Track
 from deepsep.inference.model import Model
 from deepsep.inference.settings import Settings, choose_method, pick_device
-from deepsep.separation import measure, separate_blocks
+from deepsep.separation import measure, read_twice, separate_blocks
 from deepsep.spectral import domain, infer
 from deepsep.spectral.spectrum import Spectrum
 
@@ -211,7 +212,7 @@ def test_a_chain_starts_where_the_mixture_is_explained(model, init):
     spectrum = Spectrum(SMALL)
     window = Window(spectrum.analyse(torch.from_numpy(song(0.3)))[..., :32], 0, 32, 32)
     separation = whole(model, replace(COOL, init=init), Track(RATE, 1, 1.0))
-    inference = infer.Inference.of([window], separation, spectrum)
+    inference = infer.Inference.of([window], separation, spectrum, 0)
     with torch.no_grad():
         x = spectrum.to_x(inference.power_bdn[:, None] * inference.initial_gains())
     total = (spectrum.to_power(x) - spectrum.floor).sum(1)
@@ -279,3 +280,25 @@ def test_a_device_that_is_not_there_is_one_line(monkeypatch):
     for name, told in [("cuda", "--device cpu"), ("mps", "--device cpu"), ("abacus", "choose")]:
         with pytest.raises(DeepsepError, match=told):
             pick_device(name)
+
+
+def test_two_readers_of_one_stream_hold_only_what_lies_between_them():
+    alive = []
+
+    def blocks():
+        for number in range(200):
+            block = np.full((1, 4), number, np.float32)
+            alive.append(weakref.ref(block))
+            yield block
+            del block
+
+    first, second = read_twice(blocks())
+    found: tuple[list[float], list[float]] = ([], [])
+    for block in first:
+        found[0].append(block[0, 0])
+        if len(found[0]) > 3:
+            found[1].append(next(second)[0, 0])
+        del block
+        assert sum(ref() is not None for ref in alive) <= 5
+    found[1].extend(block[0, 0] for block in second)
+    assert found[0] == found[1] == list(range(200))

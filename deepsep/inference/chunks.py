@@ -9,7 +9,7 @@ ALIGN frames. Estimates fade into one another over `fade` frames about each bord
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -39,25 +39,29 @@ class Window(NamedTuple):
 
 def windows(frames_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[Window]:
     """Cut consecutive frames into windows; beyond either end of the signal lies its mirror image."""
-    pieces: list[Tensor] = []
-    have, first, span = 0, -context, core + 2 * context
-    started = False
+    span, first = core + 2 * context, -context
+    store: Tensor | None = None  # filled from the left; the first `context` frames of the first window last
+    have, started = context, False
     for piece in frames_cfn:
-        pieces.append(piece)
+        store = room(piece, span) if store is None else store
+        while piece.shape[-1] >= span - have:
+            store[..., have:], piece = piece[..., : span - have], piece[..., span - have :]
+            if not started:
+                store[..., :context] = mirrored(store[..., context : 2 * context + 1], context, 0)[
+                    ..., :context
+                ]
+            yield Window(store, first, core, span)
+            following = room(store, span)
+            following[..., : 2 * context] = store[..., core:]
+            store, have, first, started = following, 2 * context, first + core, True
+            del following
+        store[..., have : have + piece.shape[-1]] = piece
         have += piece.shape[-1]
-        if not started and have >= core + context:
-            pieces, started = [mirrored(joined(pieces), context, 0)], True
-            have += context
-        while started and have >= span:
-            held = joined(pieces)
-            pieces = [held[..., core:].clone()]  # a copy, so that a window that is done leaves memory
-            yield Window(held[..., :span], first, core, span)
-            del held
-            have, first = have - core, first + core
-    if not pieces:
+    if store is None:
         return
-    held = joined(pieces)
+    held = store[..., :have]
     if not started:
+        held, have = held[..., context:], have - context
         length = min(core, -(-have // ALIGN) * ALIGN)
         if have <= core and length <= 2 * have - 1:  # one window: both mirror images at once
             frames = mirrored(held, context, length + context - have)
@@ -73,13 +77,11 @@ def windows(frames_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[W
         first += core
 
 
-def joined(pieces: Sequence[Tensor]) -> Tensor:
-    """Consecutive frames as one tensor; those of an STFT stay outermost in memory, as it gives them."""
-    if len(pieces) == 1:
-        return pieces[0]
-    if pieces[0].ndim < 3:
-        return torch.cat(list(pieces), -1)
-    return torch.cat([piece.transpose(-1, -2) for piece in pieces], -2).transpose(-1, -2)
+def room(like: Tensor, frames: int) -> Tensor:
+    """Uninitialised memory for so many frames such as these; those of an STFT lie outermost, as it gives them."""
+    if like.ndim < 3:
+        return like.new_empty(*like.shape[:-1], frames)
+    return like.new_empty(*like.shape[:-2], frames, like.shape[-2]).transpose(-1, -2)
 
 
 def mirrored(x: Tensor, before: int, after: int) -> Tensor:

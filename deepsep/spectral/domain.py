@@ -53,7 +53,10 @@ Samples = NDArray[np.float32]
 
 CORE = 256  # frames of a window that count, about; more where the context is wide
 CONTEXTS = 4  # then so many times the context: more is faster, and takes memory
-SGLD_CONTEXTS = 2  # of a chain's window, whose gradients take memory too
+END_CONTEXT = (
+    96  # frames of mirror image at either end of a track of one window: more is slower, and no better
+)
+SGLD_CONTEXTS = 3  # of a chain's window, whose gradients take memory too
 SGLD_FADE = 32
 EDGE = 16  # frames at either end of a draw that know less than the others
 WHITENING_FRAMES = 20000  # of data that the whitening is fitted on, at least
@@ -127,6 +130,8 @@ class SpectralDomain:
             contexts = SGLD_CONTEXTS
         frames = self.spectrum_of(separation).frames(separation.track.samples)
         number = max(1, round(frames / max(CORE, contexts * context)))
+        if number == 1 and settings.method == "encoder":
+            context = min(context, END_CONTEXT)
         core = -(-frames // (number * chunks.ALIGN)) * chunks.ALIGN
         return Layout(core, context, fade, frames)
 
@@ -145,7 +150,8 @@ class SpectralDomain:
     @torch.no_grad()
     def infer(self, windows: Sequence[chunks.Window], separation: Separation) -> Sequence[chunks.Planes]:
         """See `Domain`: the stems' Wiener gains (s, k, d, n)."""
-        inference = Inference.of(windows, separation, self.spectrum_of(separation))
+        context = self.layout(separation).context
+        inference = Inference.of(windows, separation, self.spectrum_of(separation), context)
         return list(inference.estimates(separation.groups, spread=separation.spread))
 
     def synthesise(

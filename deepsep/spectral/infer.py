@@ -48,14 +48,19 @@ class Inference:
     model: Model
     spectrum: Spectrum
     settings: Settings
+    context: int  # frames at either end that are not the windows' own
     on_part: OnPart | None = None
 
     @classmethod
-    def of(cls, windows: Sequence[Window], separation: Separation, spectrum: Spectrum) -> Inference:
+    def of(
+        cls, windows: Sequence[Window], separation: Separation, spectrum: Spectrum, context: int
+    ) -> Inference:
         """Analyse some windows of one length."""
         planes = torch.stack([stereo_power(w.frames_cfn, spectrum) for w in windows])
         first = [w.first for w in windows]
-        return cls(planes, first, separation.model, spectrum, separation.settings, separation.on_part)
+        return cls(
+            planes, first, separation.model, spectrum, separation.settings, context, separation.on_part
+        )
 
     @property
     def power_bdn(self) -> Tensor:
@@ -128,8 +133,7 @@ class Inference:
         settings, encoder = self.settings, self.model.encoder
         if encoder is None or "encoder" not in (settings.method, settings.init):
             return 0
-        context: int = encoder.config.context
-        return context if settings.method == "encoder" else max(0, context - SGLD_CONTEXT) // 2 * 2
+        return self.context if settings.method == "encoder" else max(0, self.context - SGLD_CONTEXT) // 2 * 2
 
     def whole(self, gains_bkdn: Tensor) -> Tensor:
         """A chain's gains with the frames that it left out; what stands there means nothing."""
