@@ -176,7 +176,7 @@ def floor(folder: Path, args: argparse.Namespace) -> None:
     task = Separation(separation.measure([mix_ct], RATE), model, settings, groups)
     core, context, *_ = model.domain.layout(task)
     batch = next(batched(windows(model.domain.analyse([mix_ct], task), core, context), WINDOWS))
-    cut = Inference.of(batch, task, cast(SpectralDomain, model.domain).spectrum_of(task)).unwanted
+    cut = Inference.of(batch, task, cast(SpectralDomain, model.domain).spectrum_of(task), context).unwanted
     x = torch.randn(len(batch), model.domain.spectrum.bands, batch[0].frames_cfn.shape[-1] - 2 * cut)
     sigma, steps = settings.sgld.sigma_max, settings.sgld.levels * settings.sgld.steps
     shares = []
@@ -218,15 +218,22 @@ def batch(folder: Path, args: argparse.Namespace) -> None:
         for number in range(args.clips):
             soundfile.write(clips / f"{number}.flac", file.read(args.clip_seconds * RATE), RATE, "PCM_16")
     for method in args.methods.split(","):
-        cost = {}
-        for what, place in (("one", whole), ("many", clips)):
-            out = folder / what
-            cost[what] = run("separate", str(place), "-o", str(out), "--method", method)
-            shutil.rmtree(out)
-        one, many = cost["one"], cost["many"]
+        pairs = []
+        for _ in range(args.runs):
+            cost = {}
+            for what, place in (("one", whole), ("many", clips)):
+                out = folder / what
+                cost[what] = run("separate", str(place), "-o", str(out), "--method", method)
+                shutil.rmtree(out)
+            pairs.append((cost["one"], cost["many"]))
+        one, many = pairs[-1]
+        cpu, wall = (
+            statistics.median(getattr(many, kind) / getattr(one, kind) for one, many in pairs)
+            for kind in ("cpu", "wall")
+        )
         print(
             f"{args.clips} files of {args.clip_seconds} s, {method}: {many.cpu:.1f} s of CPU time, as one file "
-            f"{one.cpu:.1f} s, {many.cpu / one.cpu:.2f} times (elapsed {many.wall / one.wall:.2f} times)"
+            f"{one.cpu:.1f} s, {cpu:.2f} times (elapsed {wall:.2f} times)"
         )
 
 

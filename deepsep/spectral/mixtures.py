@@ -158,7 +158,8 @@ def draw_set(
     augment: bool,
 ) -> tuple[Signals, np.ndarray]:
     """Draw a stretch of each source outside of one set, `extra` of any of these, then the set's two channels."""
-    chosen = sets[int(random.integers(len(sets)))]
+    weight = np.cbrt([part.bank.hours for part in sets])  # as folders of one source are drawn
+    chosen = sets[int(random.choice(len(sets), p=weight / weight.sum()))]
     outside = np.array([k for k in range(len(banks)) if k not in chosen.members])
     source = np.concatenate([outside, random.choice(outside, extra)])
     solos = [draw_stretch(banks[k], length, rate, random, augment) for k in source]
