@@ -80,16 +80,15 @@ def read_twice(blocks_ct: Iterable[Samples]) -> tuple[Iterator[Samples], Iterato
     source = iter(blocks_ct)
     waiting: tuple[deque[Samples], deque[Samples]] = (deque(), deque())
 
+    def more() -> bool:
+        for block in source:
+            for queue in waiting:
+                queue.append(block)
+            return True
+        return False
+
     def reader(own: deque[Samples]) -> Iterator[Samples]:
-        while True:
-            if not own:
-                try:
-                    block = next(source)
-                except StopIteration:
-                    return
-                for queue in waiting:
-                    queue.append(block)
-                del block
+        while own or more():
             yield own.popleft()
 
     return reader(waiting[0]), reader(waiting[1])

@@ -210,6 +210,11 @@ def synthesise(out: Path, minutes: float) -> None:
     if (out / "samples").exists():
         run(HERE / "synthesise.py", made / "beats", "--minutes", minutes / 5, "--sources", "drums",
             "--samples", out / "samples", "--seed", 5)  # fmt: skip
+    take_in(made, out)
+
+
+def take_in(made: Path, out: Path) -> None:
+    """Move what synthesise.py wrote, ORIGIN/SOURCE/, to where it is trained on, data/SOURCE/ORIGIN/."""
     for folder in sorted(made.glob("*/*")):
         (out / "data" / folder.name).mkdir(parents=True, exist_ok=True)
         folder.rename(out / "data" / folder.name / folder.parent.name)
@@ -290,7 +295,7 @@ def kits(corpus: Path, out: Path, minutes: float) -> None:
             link(path, hits / "drums" / role / f"{kit.replace(' ', '_')}_{path.name}")
     run(HERE / "synthesise.py", out / "synthesised" / "kits", "--minutes", 40, "--sources", "drums",
         "--samples", hits, "--seed", 17)  # fmt: skip
-    (out / "synthesised" / "kits" / "drums").rename(out / "data" / "drums" / "kits")
+    take_in(out / "synthesised", out)
 
 
 def sampled(out: Path, minutes: float) -> None:
@@ -310,8 +315,7 @@ def sampled(out: Path, minutes: float) -> None:
     for origin, folder, seed in (("sampled", notes, 21), ("guitars", guitars, 22)):
         run(HERE / "synthesise.py", out / "synthesised" / origin, "--minutes", minutes, "--sources", "bass,other",
             "--samples", folder, "--seed", seed)  # fmt: skip
-        for made in sorted((out / "synthesised" / origin).iterdir()):
-            made.rename(out / "data" / made.name / origin)
+    take_in(out / "synthesised", out)
 
 
 def varied(corpus: Path, out: Path, minutes: float) -> None:

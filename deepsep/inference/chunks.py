@@ -47,9 +47,7 @@ def windows(frames_cfn: Iterable[Tensor], core: int, context: int) -> Iterator[W
         while piece.shape[-1] >= span - have:
             store[..., have:], piece = piece[..., : span - have], piece[..., span - have :]
             if not started:
-                store[..., :context] = mirrored(store[..., context : 2 * context + 1], context, 0)[
-                    ..., :context
-                ]
+                store[..., :context] = store[..., context + 1 : 2 * context + 1].flip(-1)
             yield Window(store, first, core, span)
             following = room(store, span)
             following[..., : 2 * context] = store[..., core:]

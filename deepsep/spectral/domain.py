@@ -53,9 +53,7 @@ Samples = NDArray[np.float32]
 
 CORE = 256  # frames of a window that count, about; more where the context is wide
 CONTEXTS = 4  # then so many times the context: more is faster, and takes memory
-END_CONTEXT = (
-    96  # frames of mirror image at either end of a track of one window: more is slower, and no better
-)
+END_CONTEXT = 96  # frames of mirror image about a track of one window: more is slower, and no better
 SGLD_CONTEXTS = 3  # of a chain's window, whose gradients take memory too
 SGLD_FADE = 32
 EDGE = 16  # frames at either end of a draw that know less than the others

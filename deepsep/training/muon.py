@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -71,8 +70,8 @@ class Muon(torch.optim.AdamW):
         self.hidden, self.momentum, self.decay = hidden_weights(network), momentum, decay
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take a step by the gradients that there are; without a closure."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure works out gradients here
+        """Take a step by the gradients that there are."""
         gradients = [(p, p.grad) for p in self.hidden if p.grad is not None]
         for p, _ in gradients:
             p.grad = None  # out of AdamW's sight
@@ -82,6 +81,7 @@ class Muon(torch.optim.AdamW):
             p.grad = gradient
             state = self.state[p]
             if not state:
+                # AdamW wants a step in whatever state it loads
                 state |= {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(p)}
             state["step"] += 1
             state["exp_avg"].lerp_(gradient, 1 - self.momentum)
