@@ -67,7 +67,10 @@ SPEECH = [  # words in packages whose sounds are CC BY-SA 3.0, a folder a speake
     "redeclipse-data/usr/share/games/redeclipse/data/sounds/voice/*.*",
     "redeclipse-data/usr/share/games/redeclipse/data/sounds/announcer/*.*",
 ]
-RIFFS = "fretsonfire-songs-muldjord"  # guitars of four metal songs, CC BY-SA 3.0
+RIFFS = "fretsonfire-songs-muldjord"  # four metal songs, their guitars apart from all else, CC BY-SA 3.0
+WITHOUT_VOICE = ("armygeddon",)  # of these
+RECORDS = "warzone2100-music"  # 25 pieces by LupusMechanicus, CC BY-SA 3.0
+NOT_HIS = ("track3_enhanced",)
 SAMPLES = "sonic-pi-samples"  # CC0
 ROLES = {  # start of a sample's name -> the drum it is
     "bd_": "kick", "drum_bass": "kick", "drum_heavy": "kick", "elec_hollow_kick": "kick", "elec_soft_kick": "kick",
@@ -174,7 +177,15 @@ def debian(corpus: Path, out: Path) -> None:
         if listed and listed != digest:
             print(f"{target}: is not the recording that was trained on ({digest}, was {listed})", flush=True)
     for path in sorted(unpack(RIFFS, out).glob("usr/share/games/fretsonfire/data/songs/*/*/guitar.ogg")):
-        link(path, out / "data" / "other" / "muldjord" / f"{path.parent.name}.ogg")
+        song = path.parent.name
+        link(path, out / "data" / "other" / "muldjord" / f"{song}.ogg")
+        rest = "drums+bass" if song in WITHOUT_VOICE else "vocals+drums+bass"
+        link(path.with_name("song.ogg"), out / "data" / rest / "muldjord" / f"{song}_without_guitar.ogg")
+    for album in ("aftermath", "legacy"):
+        folder = unpack(RECORDS, out) / f"usr/share/games/warzone2100/music/albums/{album}_soundtrack"
+        for path in sorted(folder.glob("*.opus")):
+            if path.stem not in NOT_HIS:
+                link(path, out / "data" / SET / "warzone2100" / path.name)
     samples = unpack(SAMPLES, out) / "usr/share/sonic-pi/samples"
     for path in sorted(samples.glob("*.flac")):
         for start, role in ROLES.items():
@@ -242,7 +253,8 @@ def voices(out: Path, minutes: float) -> None:
             if np.abs(x).max() > 0.01:
                 yield other_singer(x / np.abs(x).max(), random)
 
-    sing_all(phrases, out / "data" / "vocals" / "moved", minutes, 7)
+    for name, seed in (("moved", 7), ("moved_more", 8)):
+        sing_all(phrases, out / "data" / "vocals" / name, minutes, seed)
 
 
 def speech(out: Path, minutes: float) -> None:
@@ -460,8 +472,8 @@ def main() -> None:
         "synthesise": lambda: synthesise(out, minutes),
         "voices": lambda: voices(out, minutes / 3),
         "speech": lambda: speech(out, minutes / 4),
-        "sampled": lambda: sampled(out, minutes / 3),
-        "varied": lambda: varied(corpus, out, minutes / 3),
+        "sampled": lambda: sampled(out, minutes * 2 / 3),
+        "varied": lambda: varied(corpus, out, minutes),
         "kits": lambda: kits(corpus, out, minutes / 2),
         "excerpts": lambda: excerpts(corpus, out),
     }

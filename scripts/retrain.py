@@ -25,7 +25,7 @@ from deepsep.models.card import write_card
 HERE = Path(__file__).resolve().parent
 SOURCES = ("vocals", "drums", "bass", "other")
 SOFTER = (
-    0.7  # of the encoder's logits: trained on simulated mixtures, it is too sure of songs (docs/results.md)
+    0.85  # of the encoder's logits: trained on simulated mixtures, it is too sure of songs (docs/results.md)
 )
 
 
@@ -85,11 +85,10 @@ def main() -> None:
     parser.add_argument("--widths", default="32,64,128,256", help="of the encoder")
     parser.add_argument("--licence", default="CC-BY-SA-4.0")
     parser.add_argument("--steps", type=int, default=10**9, help="at most, of each training")
-    parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
     out: Path = args.out
     data, priors, bundled, songs = out / "data", out / "priors", out / "bundled", out / "songs"
-    common = ["--steps", args.steps, *(["--bf16"] if args.bf16 else [])]
+    common = ["--steps", args.steps]
 
     def prior(source: str) -> None:
         train(
@@ -107,7 +106,7 @@ def main() -> None:
     def encoder() -> None:
         train(
             "train-encoder", bundled / "training" / "encoder.safetensors", *by_name(data), "--priors", bundled,
-            "--objective", "simulated", "--widths", args.widths, "--frames", 192, "--batch", 6, "--lr", "1e-3",
+            "--objective", "simulated", "--widths", args.widths, "--frames", 512, "--batch", 4, "--lr", "1e-3",
             "--minutes", args.encoder_minutes, *common,
         )  # fmt: skip
         soften(bundled, SOFTER)

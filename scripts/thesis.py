@@ -56,10 +56,9 @@ def deepsep(*words: object) -> None:
 # --- training ------------------------------------------------------------------------------------------
 
 
-def train(folder: Path, steps: int, encoder_steps: int, bf16: bool) -> None:
+def train(folder: Path, steps: int, encoder_steps: int) -> None:
     """Toy data, four priors, the encoders by simulated mixtures and by the thesis' ELBO alone; two at a time."""
     data, priors, by_elbo = folder / "toy", folder / "priors", folder / "elbo"
-    fast = ["--bf16"] if bf16 else []
     if not data.exists():
         deepsep("toy", data)
 
@@ -67,13 +66,13 @@ def train(folder: Path, steps: int, encoder_steps: int, bf16: bool) -> None:
         deepsep(
             "train-prior", data / "train" / wave, "--source", wave, "-o", folder / wave, "--domain", "waveform",
             "--level", "absolute", "--steps", steps, "--batch", 32, "--lr", 0.002, "--score-weight", 1,
-            "--licence", "CC0-1.0", *fast, *resumed(folder / wave, wave),
+            "--licence", "CC0-1.0", *resumed(folder / wave, wave),
         )  # fmt: skip
 
     def encoder(objective: str, place: Path, steps: int) -> None:
         deepsep(
             "train-encoder", data / "train", "--priors", place, "--objective", objective,
-            "--steps", steps, "--batch", 32, *fast, *resumed(place, "encoder"),
+            "--steps", steps, "--batch", 32, *resumed(place, "encoder"),
         )  # fmt: skip
 
     with ThreadPoolExecutor(2) as pool:
@@ -297,7 +296,7 @@ CUTS = 64
 FRAMES = 43  # a second
 
 
-def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float, bf16: bool) -> None:
+def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float) -> None:
     """Priors of samples on recordings/drums and on all other subfolders together; what they say of each."""
     priors = folder / "music"
     others = sorted(p for p in recordings.iterdir() if p.is_dir() and p.name != "drums")
@@ -308,7 +307,7 @@ def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float,
                 "train-prior", *data, "--source", name, "-o", priors, "--domain", "waveform",
                 "--minutes", lengths[name], "--window", 2048, "--layers", 7, "--batch", 8,
                 "--sigma-min", 0.02, "--sigma-max", 3, "--lr", 0.002, "--score-weight", 1,
-                *(["--bf16"] if bf16 else []), *resumed(priors, name),
+                *resumed(priors, name),
             )  # fmt: skip
     loaded = model.load(priors)
     for name in loaded.sources:
@@ -493,7 +492,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000, help="of each prior")
     parser.add_argument("--encoder-steps", type=int, default=1000)
     parser.add_argument("--mixtures", type=int, default=12)
-    parser.add_argument("--bf16", action="store_true", help="for CPUs with bfloat16")
     parser.add_argument("--no-training", action="store_true", help="of priors as they are")
     parser.add_argument(
         "--music", type=Path, help="folder with a subfolder of solo recordings of drums, and others"
@@ -509,10 +507,10 @@ def main() -> None:
     folder, tables = options.folder, options.folder / "tables"
     tables.mkdir(parents=True, exist_ok=True)
     if options.music:
-        music(folder, options.music, options.songs, options.minutes, options.bf16)
+        music(folder, options.music, options.songs, options.minutes)
         return
     if not options.no_training:
-        train(folder, options.steps, options.encoder_steps, options.bf16)
+        train(folder, options.steps, options.encoder_steps)
     priors = model.load(folder / "priors")
     steps = {wave: steps_of(folder / "priors", wave) for wave in toy.WAVES}
     print(f"Steps of training: {steps}; encoder {steps_of(folder / 'priors', 'encoder')}.\n")

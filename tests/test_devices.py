@@ -170,8 +170,17 @@ def test_bfloat16_is_left_out_where_it_is_slower(monkeypatch, pays):
     with devices.computing(TrainConfig(bf16=True, device="cpu"), Listener(note=said.append)) as compute:
         assert compute == Compute(torch.device("cpu"), torch.bfloat16 if pays else None)
     assert len(said) == (0 if pays else 1) and all("slower on this CPU" in line for line in said)
-    with devices.computing(TrainConfig(device="cpu"), Listener(note=said.append)) as compute:
-        assert compute.dtype is None
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_bfloat16_is_taken_unasked_where_it_is_faster(monkeypatch, pays):
+    monkeypatch.setattr(devices, "bfloat16_pays", lambda: pays)
+    said = []
+    for asked, taken in ((None, pays), (False, False)):
+        training = TrainConfig(bf16=asked, device="cpu")
+        with devices.computing(training, Listener(note=said.append)) as compute:
+            assert compute.dtype == (torch.bfloat16 if taken else None)
+    assert said == []
 
 
 def test_a_device_that_is_not_there_is_one_line():

@@ -41,7 +41,7 @@ def test_all_weights_are_made_by_one_command_that_goes_on(tmp_path):
     assert second.returncode == 0, second.stderr[-2000:]
     assert second.stdout.count("train-prior") == 1
     config = json.loads((out / "bundled" / "config.json").read_text())
-    assert config["encoder"]["logits"] == 0.7 and config["priors"]["other"]["licence"] == "CC-BY-SA-4.0"
+    assert config["encoder"]["logits"] == 0.85 and config["priors"]["other"]["licence"] == "CC-BY-SA-4.0"
     assert list(deepsep.load_priors(out / "bundled").sources) == list(SOURCES)
     assert "cc-by-sa-4.0" in (out / "bundled" / "README.md").read_text()
     assert json.loads((out / "results.json").read_text())

@@ -61,7 +61,7 @@ def contrast_priors(
     overwrite: OverwriteTrainingOption = False,
     workers: WorkersOption = CONTRAST.workers,
     device: DeviceOption = DEVICE,
-    bf16: Bf16Option = False,
+    bf16: Bf16Option = None,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:

@@ -218,10 +218,11 @@ WorkersOption = Annotated[
     typer.Option(**bounds(ranges.Workers), help="Processes that simulate mixtures.", rich_help_panel=RUNNING),
 ]
 Bf16Option = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--bf16",
-        help="Train in a lower precision where that is faster.",
+        "--bf16/--no-bf16",
+        help="Train in a lower precision; by default where the CPU or NVIDIA GPU is faster in it.",
         rich_help_panel=RUNNING,
+        show_default=False,
     ),
 ]

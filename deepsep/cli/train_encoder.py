@@ -167,7 +167,7 @@ def train_encoder(
     ] = WAVE_NET.layers,
     workers: WorkersOption = ENCODER.workers,
     device: DeviceOption = DEVICE,
-    bf16: Bf16Option = False,
+    bf16: Bf16Option = None,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:

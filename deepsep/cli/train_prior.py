@@ -182,7 +182,7 @@ def train_prior(
         typer.Option(**bounds(ranges.NoiseLevel), help="Highest noise level.", rich_help_panel=WAVEFORM),
     ] = WAVE_FLOW.sigma_max,
     device: DeviceOption = DEVICE,
-    bf16: Bf16Option = False,
+    bf16: Bf16Option = None,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:

@@ -38,7 +38,7 @@ class TrainConfig:
     clip_norm: float = 5.0
     save_minutes: float = 5.0
     seed: Seed = 0
-    bf16: bool = False  # a reduced precision, where the device is faster in it
+    bf16: bool | None = None  # a reduced precision; by default where a processor or CUDA GPU is faster in it
     device: str = DEVICE
 
     def __post_init__(self) -> None:

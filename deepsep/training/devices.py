@@ -49,11 +49,12 @@ def computing(training: TrainConfig, listener: Listener) -> Iterator[Compute]:
 
 
 def precision(device: torch.device, training: TrainConfig, listener: Listener) -> torch.dtype | None:
-    """The reduced precision that pays on a device, where one is asked for; None for single precision."""
-    if not training.bf16:
+    """The reduced precision that pays on a device, unless it is unwanted; None for single precision."""
+    asked = training.bf16
+    if asked is False or (asked is None and device.type == "mps"):
         return None
     if device.type == "cpu" and not bfloat16_pays():
-        if listener.note:
+        if asked and listener.note:
             listener.note("bfloat16 is slower on this CPU: training in single precision")
         return None
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
