@@ -106,7 +106,8 @@ def declared(parameter: inspect.Parameter, kind: Any, info: ParameterInfo) -> Pa
     bare = parameter.name.strip("_")
     # a bare bar would end the cell of a table
     choices = "\\|".join(typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else "TEXT"
-    value = "" if kind is bool else info.metavar or NAMES.get(kind, choices)
+    metavar = (info.metavar or "").replace("|", "\\|")
+    value = "" if kind is bool else metavar or NAMES.get(kind, choices)
     required = parameter.default is inspect.Parameter.empty
     if isinstance(info, OptionInfo):
         # in Annotated, Typer takes the first spelling for a default until it builds the command

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +20,7 @@ from ..config import (
     bounds,
     from_dict,
     ranges,
+    to_dict,
 )
 from ..errors import DeepsepError
 from .common import as_usage, set_threads, usage
@@ -95,7 +95,7 @@ def train_encoder(
         float,
         typer.Option(
             **bounds(ranges.Share),
-            help="Share of the mixtures with a recording of several sources, where there are folders of such.",
+            help="Share of mixtures that have a recording of several sources (NAME+NAME=DIR), if there are any.",
             rich_help_panel=TRAINING,
         ),
     ] = ENCODER.set_share,
@@ -103,7 +103,7 @@ def train_encoder(
         str | None,
         typer.Option(
             metavar="PRIORS",
-            help="Start from the weights of these priors' encoder (bundled, a folder, or org/name), where layers fit.",
+            help="Start from the weights of these priors' encoder (bundled, a folder, or org/name), and its shape.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -123,7 +123,7 @@ def train_encoder(
     optimizer: Annotated[
         Optimizer,
         typer.Option(
-            help="muon moves the weights of hidden layers by orthogonal matrices, and the others by AdamW; adamw all.",
+            help="muon (orthogonalised momentum for hidden layers, AdamW for the rest), or adamw for all layers.",
             rich_help_panel=TRAINING,
         ),
     ] = ENCODER.optimizer,
@@ -131,40 +131,47 @@ def train_encoder(
     resume: ResumeOption = False,
     overwrite: OverwriteTrainingOption = False,
     widths: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Channels of the network's levels; each level halves bands and frames.",
+            help="Channels of the network's levels; each level halves bands and frames. By default those of --init, "
+            f"or {','.join(map(str, NET.widths))}.",
             rich_help_panel=NETWORK,
         ),
-    ] = ",".join(map(str, NET.widths)),
+    ] = None,
     bottleneck: Annotated[
-        int,
+        int | None,
         typer.Option(
             **bounds(ranges.Width),
-            help="Hidden units of its dense layers along the bands.",
+            help="Hidden units of its dense layers along the bands; by default those of --init, "
+            f"or {NET.bottleneck}.",
             rich_help_panel=NETWORK,
         ),
-    ] = NET.bottleneck,
+    ] = None,
     deep: Annotated[
-        int,
+        int | None,
         typer.Option(
             **bounds(ranges.Deep),
-            help="Further residual blocks at its deepest level, for a longer view.",
+            help="Further residual blocks at its deepest level, for a longer view; by default those of --init, "
+            f"or {NET.deep}.",
             rich_help_panel=NETWORK,
         ),
-    ] = NET.deep,
+    ] = None,
     hidden: Annotated[
-        int,
+        int | None,
         typer.Option(
-            **bounds(ranges.Width), help="Width of the network on samples.", rich_help_panel=WAVEFORM
+            **bounds(ranges.Width),
+            help=f"Width of the network on samples; by default that of --init, or {WAVE_NET.hidden}.",
+            rich_help_panel=WAVEFORM,
         ),
-    ] = WAVE_NET.hidden,
+    ] = None,
     layers: Annotated[
-        int,
+        int | None,
         typer.Option(
-            **bounds(ranges.Depth), help="Dilated layers of the network on samples.", rich_help_panel=WAVEFORM
+            **bounds(ranges.Depth),
+            help=f"Dilated layers of the network on samples; by default those of --init, or {WAVE_NET.layers}.",
+            rich_help_panel=WAVEFORM,
         ),
-    ] = WAVE_NET.layers,
+    ] = None,
     workers: WorkersOption = ENCODER.workers,
     device: DeviceOption = DEVICE,
     bf16: Bf16Option = None,
@@ -179,13 +186,16 @@ def train_encoder(
         raise usage("--mixtures is for the ELBO and remix; --objective simulated has no use for it")
     if mixtures is None and objective == "remix":
         raise usage("--objective remix needs unlabelled songs; give --mixtures FOLDER")
-    sizes = numbers(widths, "--widths", "8,16")
-    with as_usage(f"--widths {widths}: "):
-        shape = {"widths": sizes, "bottleneck": bottleneck, "deep": deep}
-        unet = from_dict(SpectralEncoderConfig, shape)
+    sizes = numbers(widths, "--widths", "8,16") if widths is not None else None
+    chosen: dict[DomainName, dict[str, Any]] = {
+        "spectral": given(widths=sizes, bottleneck=bottleneck, deep=deep),
+        "waveform": given(hidden=hidden, layers=layers),
+    }
+    with as_usage(f"--widths {widths}: " if widths else ""):
+        unet = from_dict(SpectralEncoderConfig, chosen["spectral"])
     with as_usage():
-        wave_net = WaveformEncoderConfig(hidden=hidden, layers=layers)
-    if frames is not None and frames % unet.multiple:
+        from_dict(WaveformEncoderConfig, chosen["waveform"])
+    if frames is not None and (widths or not init) and frames % unet.multiple:
         raise usage(f"--frames must be a multiple of {unet.multiple}")
     training = training_of(
         EncoderTraining, minutes=minutes, steps=steps, batch=batch, frames=frames, lr=lr, seed=seed, bf16=bf16,
@@ -199,16 +209,22 @@ def train_encoder(
         set_threads(threads)
         known = folder.read_config(priors)
         refuse_other_domains(context, OPTIONS, known["domain"])
-        networks: dict[DomainName, SpectralEncoderConfig | WaveformEncoderConfig] = {
-            "spectral": replace(unet, bands=folder.domain_of(known).spectrum.bands),
-            "waveform": wave_net,
-        }
+        before = encoder_of(init, quiet)
+        shape = chosen[known["domain"]]
+        if before is not None:
+            # how far it sees follows from the shape
+            shape = {**to_dict(before.config), **shape, **({"context": 0} if shape else {})}
         result = run(
-            priors, source_folders(data, known["sources"], sets=True), network=networks[known["domain"]],
-            training=training, init=encoder_of(init, quiet), start=start_of(resume, overwrite),
-            listener=display.listener,
+            priors, source_folders(data, known["sources"], sets=True),
+            network=folder.domain_of(known).encoder_config(shape), training=training, init=before,
+            start=start_of(resume, overwrite), listener=display.listener,
         )  # fmt: skip
     finish(result, f"{priors}/encoder.safetensors", quiet)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that have a value."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def encoder_of(priors: str | None, quiet: bool) -> AmortizedPosterior | None:

@@ -48,7 +48,7 @@ def train_encoder(
         priors: the priors folder.
         data: source -> one folder of solo recordings or several, for each source of the priors folder. A key such
             as "drums+bass+other" is a set: recordings of these sources together, in both channels.
-        network: the network's shape, by default that of the priors' domain.
+        network: the network's shape, by default that of `init`, or else that of the priors' domain.
         training: how long, at which rate, from which seed, and the objective: "simulated" (mixtures of independently
             drawn sources, which are known), "elbo" (thesis Eq. 13 under the fixed priors, sources never looked at)
             or "both". Songs in `training.mixtures` take the simulated mixtures' place in the ELBO; or with "remix"
@@ -78,7 +78,7 @@ def train_encoder(
     """
     training, listener, priors = training or EncoderTraining(), listener or Listener(), Path(priors)
     model = folders.load(priors, encoder=False)
-    network = network or model.domain.encoder_config({})
+    network = network or model.domain.encoder_config(to_dict(init.config) if init else {})
     solos = {source: paths_of(places) for source, places in data.items()}
     check_data(model, priors, solos, sets=True)
     model.domain.check_training(training, network)
