@@ -160,11 +160,11 @@ def separate(
 
     Args:
         samples: floats of shape (c, t) or (t,), full scale 1.0, at most 8 channels.
-        rate: sample rate in Hz; any. Only priors of samples resample; what that loses is shared out among the stems.
+        rate: sample rate in Hz; any. Only waveform priors resample; what that loses is shared out among the stems.
         priors: what `load_priors` gave, or what it takes; for more than one recording load them once.
         method: "sgld" (Langevin sampling under the priors), "encoder" (one pass), or "auto".
         init: where SGLD starts: "mixture", "encoder", or "auto".
-        sgld: settings of SGLD: a SpectralSgldConfig or, for priors of samples, a WaveformSgldConfig, or a table of
+        sgld: settings of SGLD: a SpectralSgldConfig or, for waveform priors, a WaveformSgldConfig, or a table of
             those that differ from the default, {"steps": 4}. By default those of the command line, which sample the
             posterior itself (temperature 1, in the spectral domain) for `draws` and `on_uncertainty`.
         draws: so many plausible separations instead of one best; each stem then has an axis more, in front.
@@ -323,7 +323,7 @@ def evaluate(
     offline: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Results:
-    """Score separations of songs whose stems are known, beside baselines and the ceiling of any mask.
+    """Score separations of songs whose stems are known, beside baselines and ideal ratio masks.
 
     Args:
         songs: folders song/{vocals,drums,...}.wav, folders of such folders, or .stem.mp4 files.

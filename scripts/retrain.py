@@ -24,9 +24,7 @@ from deepsep.models.card import write_card
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("vocals", "drums", "bass", "other")
-SOFTER = (
-    0.85  # of the encoder's logits: trained on simulated mixtures, it is too sure of songs (docs/results.md)
-)
+SOFTER = 0.85  # of the encoder's logits: trained on simulated mixtures, it is too sure of songs (docs/experiments.md)
 
 
 def run(*command: object, into: Path | None = None) -> None:

@@ -1,7 +1,7 @@
 """The thesis' toy experiment, from nothing to the tables and pictures of thesis.md: python scripts/thesis.py FOLDER
 
 Everything is kept in FOLDER, and a second run goes on where the first stopped; tables that are there are printed
-again. Needs matplotlib. With --music it trains priors of samples on recordings instead, and prints what they say.
+again. Needs matplotlib. With --music it trains waveform priors on recordings instead, and prints what they say.
 """
 
 import argparse
@@ -297,7 +297,7 @@ FRAMES = 43  # a second
 
 
 def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float) -> None:
-    """Priors of samples on recordings/drums and on all other subfolders together; what they say of each."""
+    """Waveform priors on recordings/drums and on all other subfolders together; what they say of each."""
     priors = folder / "music"
     others = sorted(p for p in recordings.iterdir() if p.is_dir() and p.name != "drums")
     lengths = {"drums": minutes, "rest": minutes / 2}
@@ -329,7 +329,7 @@ def music(folder: Path, recordings: Path, excerpts: Path | None, minutes: float)
     print_recordings(found, bundled.sources)
     if excerpts:
         print(
-            "\nDrums against the rest, SI-SDR, the same excerpts: priors of samples, then spectral ones\n",
+            "\nDrums against the rest, SI-SDR, the same excerpts: waveform priors, then spectral ones\n",
             flush=True,
         )
         common = (excerpts, "--metric", "si_sdr", "-q")

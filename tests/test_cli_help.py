@@ -51,7 +51,7 @@ def test_help_lists_the_choices(command, option, texts):
 def test_options_stand_in_panels(texts):
     for title in ("Files", "Stems", "Priors", "Langevin sampling (--method sgld)", "Running"):
         assert f"─ {title} ─" in texts["separate"]
-    for title in ("Training", "Network", "Priors of samples (--domain waveform)"):
+    for title in ("Training", "Network", "Waveform priors (--domain waveform)"):
         assert f"─ {title} ─" in texts["train-prior"]
 
 

@@ -461,7 +461,9 @@ def test_records_of_several_sources_train_an_encoder_that_starts_from_another(tm
     small = ("--frames", 8, "--steps", 1, "--lr", 1e-9)
     code, told = run(*words[:2], again, *words[3:], *small, "--init", priors)
     assert code == 0, told
-    shapes = [json.loads((folder / "config.json").read_text())["encoder"]["network"] for folder in (priors, again)]
+    shapes = [
+        json.loads((folder / "config.json").read_text())["encoder"]["network"] for folder in (priors, again)
+    ]
     assert shapes[0] == shapes[1]
     first, second = (load_file(folder / "encoder.safetensors") for folder in (priors, again))
     learnt = [name for name in first if not name.endswith(("running_mean", "running_var", "batches_tracked"))]

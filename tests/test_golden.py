@@ -102,7 +102,7 @@ def spectral(folder, found):
 
 
 def waveform(folder, found):
-    """Trains two priors of samples and their encoder with both objectives."""
+    """Trains two waveform priors and their encoder with both objectives."""
     data = {s: folder / "data" / s for s in ("low", "high")}
     flow = WaveformFlowConfig(squeeze=(8, 2), flows=2, hidden=8, layers=2, mask="alternate", bands=BANDS)
     for source in data:

@@ -1,4 +1,4 @@
-"""Priors of samples: exact densities, one sampler for both domains, and stems that sum to the file at any rate."""
+"""Waveform priors: exact densities, one sampler for both domains, and stems that sum to the file at any rate."""
 
 import json
 import math
@@ -432,7 +432,7 @@ def test_from_recordings_to_stems(command, tmp_path):
     )
     assert sf.info(tmp_path / "s.wav").samplerate == 14700
     code, _, told = command("separate", tmp_path / "mix.wav", "--priors", priors, "--uncertainty")
-    assert code == 2 and "priors of samples" in told
+    assert code == 2 and "waveform priors" in told
     songs = tmp_path / "songs" / "one"
     songs.mkdir(parents=True)
     for name in ("tones", "noise"):

@@ -81,7 +81,7 @@ def evaluate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Score separations of songs whose stems are known, beside baselines and the ceiling of any mask.
+    """Score separations of songs whose stems are known, beside baselines and ideal ratio masks.
 
     Example: deepsep evaluate songs/ --methods stationary,encoder,oracle --seconds 30
     """

@@ -54,7 +54,7 @@ WARM = WaveformSgldConfig.default(from_encoder=True)
 
 def by_default(name: str, *, warm: bool = False) -> str:
     """What a setting of SGLD is by default, for each kind of priors."""
-    text = f"By default {getattr(BANDS, name):g}, with priors of samples {getattr(SAMPLES, name):g}"
+    text = f"By default {getattr(BANDS, name):g}, with waveform priors {getattr(SAMPLES, name):g}"
     return f"{text}, and {getattr(WARM, name):g} from an encoder." if warm else f"{text}."
 
 
@@ -141,7 +141,7 @@ GammaOption = Annotated[
     float | None,
     typer.Option(
         **bounds(ranges.Gamma),
-        help="With priors of samples: how loosely sources sum to the mixture, in noise levels; 0 exactly. "
+        help="With waveform priors: how loosely sources sum to the mixture, in noise levels; 0 exactly. "
         f"By default {SAMPLES.gamma:g}.",
         rich_help_panel=LANGEVIN,
     ),
@@ -159,7 +159,7 @@ ChainsOption = Annotated[
     int | None,
     typer.Option(
         **bounds(ranges.Chains),
-        help=f"Chains to average. By default {BANDS.chains}, for an uncertainty {SURE_CHAINS}; with priors of samples "
+        help=f"Chains to average. By default {BANDS.chains}, for an uncertainty {SURE_CHAINS}; with waveform priors "
         f"{SAMPLES.chains}, of which the likeliest is kept.",
         rich_help_panel=LANGEVIN,
     ),

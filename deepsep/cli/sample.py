@@ -79,7 +79,7 @@ def sample(
 
     A prior knows how much energy each frequency band has from moment to moment, and nothing of phase, which
     is made up here. Expect the colour and the movement of an instrument as rushing noise: no tune, no words,
-    no lasting beat. A prior of samples (train-prior --domain waveform) draws the sound itself, noise of its level
+    no lasting beat. A waveform prior (train-prior --domain waveform) draws the sound itself, noise of its level
     included. Mono, at the priors' sample rate.
 
     Example: deepsep sample --source drums -o drums.wav

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 __all__ = ["train_encoder"]
 
 ENCODER, NET, WAVE_NET = EncoderTraining(), SpectralEncoderConfig(), WaveformEncoderConfig()
-WAVEFORM = "Encoders of samples"
+WAVEFORM = "Waveform encoders"
 
 OPTIONS: dict[DomainName, Sequence[str]] = {
     "spectral": ("frames", "widths", "bottleneck", "deep", "workers"),

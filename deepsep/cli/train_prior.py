@@ -47,7 +47,7 @@ __all__ = ["train_prior"]
 
 PRIOR, FLOW = PriorTraining(), SpectralFlowConfig()
 WAVE, WAVE_FLOW = WaveformConfig(), WaveformFlowConfig()
-WAVEFORM = "Priors of samples (--domain waveform)"
+WAVEFORM = "Waveform priors (--domain waveform)"
 
 # which options shape what, by domain; an option of the other domain would do nothing
 OPTIONS: dict[DomainName, Sequence[str]] = {
@@ -224,7 +224,7 @@ def waveform_flow(options: Mapping[str, Any]) -> WaveformFlowConfig:
 
 
 def waveform_config(options: Mapping[str, Any]) -> WaveformConfig:
-    """How priors of samples hear them, as typed."""
+    """How waveform priors hear them, as typed."""
     return WaveformConfig(rate=options["rate"], window=options["window"], level=options["level"])
 
 

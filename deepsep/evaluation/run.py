@@ -1,4 +1,4 @@
-"""Separations scored against the true stems, beside baselines and the ceiling of any mask.
+"""Separations scored against the true stems, beside baselines and ideal ratio masks.
 
 Shape suffixes: k stem, c audio channel, t sample.
 
@@ -38,7 +38,7 @@ METHODS = {
     "sgld": "Langevin sampling under the priors alone",
     "encoder": "amortized inference",
     "encoder+sgld": "Langevin sampling from the encoder's estimate",
-    "oracle": "ratio mask of the true sources on the model's bands: the ceiling of any mask there",
+    "oracle": "ideal ratio mask (of the true sources) on the model's bands",
     "oracle-full": "ratio mask of the true sources in every bin and channel",
 }
 SILENCE_DB = -60.0  # a reference this far below the mixture is silent: there is nothing to find

@@ -115,7 +115,7 @@ class SpectralDomain:
         """See `Domain`."""
         given = type(settings.sgld)
         if settings.method == "sgld" and given is not SpectralSgldConfig:
-            raise DeepsepError(f"{given.__name__} is for priors of samples; give a SpectralSgldConfig")
+            raise DeepsepError(f"{given.__name__} is for waveform priors; give a SpectralSgldConfig")
 
     def layout(self, separation: Separation) -> Layout:
         """See `Domain`. The cores of a track are alike: a short one's windows share a batch, none is mostly context."""

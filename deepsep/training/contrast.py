@@ -56,7 +56,7 @@ def contrast_priors(
         start: as in `train_prior`.
         listener: as in `train_prior`.
 
-    Raises DeepsepError as `train_encoder` does, for priors of samples, and for a single prior.
+    Raises DeepsepError as `train_encoder` does, for waveform priors, and for a single prior.
 
     >>> import deepsep, numpy, soundfile, tempfile
     >>> flow = deepsep.SpectralFlowConfig(steps=1, hidden=4, layers=1)

@@ -1,4 +1,4 @@
-"""The time domain: priors of samples, whose stems are samples that sum to the mixture's.
+"""The time domain: waveform priors, whose stems are samples that sum to the mixture's.
 
 Shape suffixes: b batch, s draw, k stem, c audio channel, t sample.
 """
@@ -57,7 +57,7 @@ TEST_STRETCHES = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WaveformDomain:
-    """Priors of samples at a rate of their own (see `inference.domain.Domain`)."""
+    """Waveform priors at a rate of their own (see `inference.domain.Domain`)."""
 
     name: ClassVar[str] = "waveform"
     half: ClassVar[bool] = False  # samples are predicted to a hundredth, half precision is too coarse
@@ -110,7 +110,7 @@ class WaveformDomain:
             raise DeepsepError(f"{given.__name__} is for priors of bands; give a WaveformSgldConfig")
         if spread:
             raise DeepsepError(
-                "priors of samples have no Wiener gains whose spread could be shown; use --samples to hear it"
+                "waveform priors have no Wiener gains whose spread could be shown; use --samples to hear it"
             )
 
     def layout(self, separation: Separation) -> Layout:
@@ -240,7 +240,7 @@ class WaveformDomain:
         self, model: Model, folders: Mapping[str, Folders], training: ContrastTraining, run: TaskRun
     ) -> Task:
         """See `Domain`: there is no such training here."""
-        raise NotImplementedError("priors of samples are not contrasted")
+        raise NotImplementedError("waveform priors are not contrasted")
 
 
 def complete(stems_skct: Samples, mix_ct: Samples, groups: Sequence[Sequence[int]]) -> Samples:

@@ -1,4 +1,4 @@
-"""The prior of samples: FloWaveNet on x (b, 1, t), and the same with a Gaussian to fall back on."""
+"""The waveform prior: FloWaveNet on x (b, 1, t), and the same with a Gaussian to fall back on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mono windows of a mixture's samples -> samples of its sources, for priors of samples.
+"""Mono windows of a mixture's samples -> samples of its sources, for waveform priors.
 
 Shape suffixes: b window, s draw, k stem, t sample.
 """

@@ -1,4 +1,4 @@
-"""What an encoder of samples minimises: its posterior and a batch -> (loss, figures to show).
+"""What a waveform encoder minimises: its posterior and a batch -> (loss, figures to show).
 
 Shape suffixes: b batch, k stem, d channel, t sample.
 """

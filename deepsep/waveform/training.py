@@ -1,4 +1,4 @@
-"""What an encoder of samples trains on: sums of solo stretches.
+"""What a waveform encoder trains on: sums of solo stretches.
 
 Shape suffixes: b batch, k stem, t sample.
 """
@@ -42,7 +42,7 @@ def encoder_task(
 ) -> Task:
     """See `Domain.encoder_task` (thesis Algorithm 3)."""
     if sets := set(folders) - set(model.sources):
-        raise DeepsepError(f"{min(sets)}: encoders of samples train on solo recordings alone")
+        raise DeepsepError(f"{min(sets)}: waveform encoders train on solo recordings alone")
     if training.mixtures:
         find_audio(training.mixtures)  # a mistyped folder is an error before hours are spent
     as_is = config.level == "absolute"
