@@ -112,7 +112,7 @@ def declared(parameter: inspect.Parameter, kind: Any, info: ParameterInfo) -> Pa
     if isinstance(info, OptionInfo):
         # in Annotated, Typer takes the first spelling for a default until it builds the command
         spelled = [d for d in (info.default, *(info.param_decls or ())) if isinstance(d, str)]
-        names = spelled or [f"--{bare.replace('_', '-')}"]
+        names = [n for d in spelled for n in d.split("/")] or [f"--{bare.replace('_', '-')}"]
     else:
         names = [info.metavar or bare.upper()]
     panel = info.rich_help_panel or ""

@@ -89,7 +89,7 @@ def test_the_page_says_what_the_program_takes():
             walk(inner, f"{prefix} {name}")
         if not hasattr(command, "commands"):
             options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
-            built[prefix] = {frozenset(p.opts): p.help or "" for p in options}
+            built[prefix] = {frozenset([*p.opts, *p.secondary_opts]): p.help or "" for p in options}
 
     walk(typer.main.get_command(cli.app), "deepsep")
     declared = {
