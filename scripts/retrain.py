@@ -24,7 +24,7 @@ from deepsep.models.card import write_card
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("vocals", "drums", "bass", "other")
-SOFTER = 0.85  # of the encoder's logits: trained on simulated mixtures, it is too sure of songs (docs/experiments.md)
+SOFTER = 0.85  # of the logits: trained on simulated mixtures, it is too sure of songs (docs/experiments.md)
 
 
 def run(*command: object, into: Path | None = None) -> None:
@@ -120,7 +120,8 @@ def main() -> None:
         )  # fmt: skip
 
     def lists() -> None:
-        run(HERE / "list_recordings.py", *by_name(data), into=out / "training_recordings.txt")
+        tops = [f"{top.name}={top}" for top in sorted(data.iterdir())]
+        run(HERE / "list_recordings.py", *tops, into=out / "training_recordings.txt")
         run(HERE / "list_recordings.py", f"songs={songs}", into=out / "development_recordings.txt")
 
     steps: dict[str, Callable[[], None]] = {
