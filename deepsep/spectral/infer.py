@@ -171,7 +171,7 @@ class Inference:
         """Wiener gains (b, k, d, n - 2 unwanted) of every late iterate, with the number of its chain.
 
         A chain that the encoder started is pooled with the encoder's estimate, q^(1 - w) p^w on the gains: each knows
-        something that the other does not (docs/results.md has what their geometric mean gains).
+        something that the other does not (docs/experiments.md has what their geometric mean gains).
         """
         config = cast(SpectralSgldConfig, self.settings.sgld)
         spectrum, cut = self.spectrum, self.unwanted
