@@ -6,7 +6,7 @@ CORPUS is the folder of solo recordings and records that docs/training_recording
 other/, accompaniment/, midi/, render.py, debian_music.tsv). Written are
 
     OUT/data/SOURCE/ORIGIN/            solo recordings, by origin
-    OUT/data/drums+bass+other/ORIGIN/  records without singing: sets of sources
+    OUT/data/drums+bass+other/ORIGIN/  records without singing: sets of sources; so are other names with a plus
     OUT/mixtures/                      songs with singers, unlabelled
     OUT/songs/NAME/                    development songs and excerpts; never trained on
 
