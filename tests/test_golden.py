@@ -75,7 +75,7 @@ def weights_of(path):
     return [float(every.sum()), float(every.square().sum())]
 
 
-TEN = {"steps": 10, "batch": 4, "lr": 1e-3, "warmup": 2, "save_minutes": 1e9}
+TEN = {"bf16": False, "steps": 10, "batch": 4, "lr": 1e-3, "warmup": 2, "save_minutes": 1e9}
 
 
 def spectral(folder, found):
