@@ -403,6 +403,13 @@ def test_from_recordings_to_stems(command, tmp_path):
             "train-encoder", tmp_path / "data", "--priors", priors, "--objective", objective, "--steps", 3,
             "--hidden", 4, "--layers", 2, "--batch", 4, "--overwrite", "-q",
         )  # fmt: skip
+    words = ("train-encoder", tmp_path / "data", "--priors", priors, "--init", priors)
+    for chosen, layers in ((), 2), (("--layers", 3), 3):
+        command.good(*words, *chosen, "--steps", 1, "--batch", 2, "--overwrite", "-q")
+        network = json.loads((priors / "config.json").read_text())["encoder"]["network"]
+        assert (network["hidden"], network["layers"]) == (4, layers)
+    told = command.bad(*words[:-1], "bundled", "--steps", 1, "--overwrite")
+    assert "the encoder to start from has no layer" in told
     code, _, told = command(
         "train-encoder", tmp_path / "data", "--priors", priors, "--widths", "8,16", "--resume"
     )

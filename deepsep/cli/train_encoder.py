@@ -20,7 +20,6 @@ from ..config import (
     bounds,
     from_dict,
     ranges,
-    to_dict,
 )
 from ..errors import DeepsepError
 from .common import as_usage, set_threads, usage
@@ -44,6 +43,7 @@ from .options import (
 )
 from .training import (
     finish,
+    given,
     numbers,
     refuse_other_domains,
     source_folders,
@@ -204,27 +204,20 @@ def train_encoder(
     )  # fmt: skip
     with training_display("encoder", quiet) as display:
         from ..models import folder
+        from ..training.encoder import network_of
         from ..training.encoder import train_encoder as run
 
         set_threads(threads)
         known = folder.read_config(priors)
         refuse_other_domains(context, OPTIONS, known["domain"])
         before = encoder_of(init, quiet)
-        shape = chosen[known["domain"]]
-        if before is not None:
-            # how far it sees follows from the shape
-            shape = {**to_dict(before.config), **shape, **({"context": 0} if shape else {})}
         result = run(
             priors, source_folders(data, known["sources"], sets=True),
-            network=folder.domain_of(known).encoder_config(shape), training=training, init=before,
+            network=network_of(folder.domain_of(known), before, **chosen[known["domain"]]),
+            training=training, init=before,
             start=start_of(resume, overwrite), listener=display.listener,
         )  # fmt: skip
     finish(result, f"{priors}/encoder.safetensors", quiet)
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that have a value."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def encoder_of(priors: str | None, quiet: bool) -> AmortizedPosterior | None:

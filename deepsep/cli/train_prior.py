@@ -38,7 +38,7 @@ from .options import (
     ThreadsOption,
     TrainingSeedOption,
 )
-from .training import finish, numbers, refuse_other_domains, start_of, training_display, training_of
+from .training import finish, given, numbers, refuse_other_domains, start_of, training_display, training_of
 
 if TYPE_CHECKING:
     from ..inference.domain import Domain
@@ -210,8 +210,8 @@ def train_prior(
 
 def spectral_flow(options: Mapping[str, Any]) -> SpectralFlowConfig:
     """The shape of a flow on bands, as typed."""
-    shape = {"steps": options["flow_steps"], "hidden": options["hidden"], "layers": options["layers"]}
-    return from_dict(SpectralFlowConfig, {k: v for k, v in shape.items() if v is not None})
+    shape = given(steps=options["flow_steps"], hidden=options["hidden"], layers=options["layers"])
+    return from_dict(SpectralFlowConfig, shape)
 
 
 def waveform_flow(options: Mapping[str, Any]) -> WaveformFlowConfig:
@@ -220,7 +220,7 @@ def waveform_flow(options: Mapping[str, Any]) -> WaveformFlowConfig:
     shape = {"flows": options["flow_steps"], "squeeze": numbers(options["squeeze"], "--squeeze", "8,2")}
     names = ("hidden", "layers", "mask", "shuffle", "split", "sigma_min", "sigma_max")
     shape |= {name: options[name] for name in names}
-    return from_dict(WaveformFlowConfig, {k: v for k, v in shape.items() if v is not None})
+    return from_dict(WaveformFlowConfig, given(**shape))
 
 
 def waveform_config(options: Mapping[str, Any]) -> WaveformConfig:

@@ -30,6 +30,7 @@ from .common import (
 __all__ = [
     "TrainingDisplay",
     "finish",
+    "given",
     "numbers",
     "refuse_other_domains",
     "source_folders",
@@ -73,6 +74,11 @@ def training_of(kind: type[T], *, minutes: float | None, steps: int, **settings:
         raise usage("--minutes and --lr must be more than 0")
     with as_usage():
         return kind(steps=steps, minutes=minutes, **settings)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that have a value."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def start_of(resume: bool, overwrite: bool) -> Start:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..errors import DeepsepError
 from .choices import Level, Mask, Shuffle, check_choice
@@ -243,6 +244,11 @@ class SpectralEncoderConfig:
         return int(2 ** len(self.widths))
 
     @property
+    def shape(self) -> dict[str, Any]:
+        """What another encoder needs to have layers like these; bands are its domain's, and context follows."""
+        return {"widths": self.widths, "bottleneck": self.bottleneck, "deep": self.deep}
+
+    @property
     def reach(self) -> int:
         """How many frames to either side an estimate depends on, at most."""
         *upper, deepest = (2 << i for i in range(len(self.widths)))  # frames to a step of each level
@@ -270,3 +276,8 @@ class WaveformEncoderConfig:
     def multiple(self) -> int:
         """What the number of samples must be a multiple of."""
         return self.squeeze
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What another encoder needs to have layers like these."""
+        return asdict(self)

@@ -17,7 +17,7 @@ from ..config import (
     to_dict,
 )
 from ..errors import DeepsepError
-from ..inference.domain import TaskRun
+from ..inference.domain import Domain, TaskRun
 from ..inference.encoder import AmortizedPosterior
 from ..models import folder as folders
 from ..progress import Listener, Status, TrainResult
@@ -29,7 +29,7 @@ from .loop import Run, train
 from .runs import check_data, describe, fresh_weights, prepare, round_figures
 from .stems import named_by_source
 
-__all__ = ["train_encoder"]
+__all__ = ["network_of", "train_encoder"]
 
 
 def train_encoder(
@@ -78,7 +78,7 @@ def train_encoder(
     """
     training, listener, priors = training or EncoderTraining(), listener or Listener(), Path(priors)
     model = folders.load(priors, encoder=False)
-    network = network or model.domain.encoder_config(to_dict(init.config) if init else {})
+    network = network or network_of(model.domain, init)
     solos = {source: paths_of(places) for source, places in data.items()}
     check_data(model, priors, solos, sets=True)
     model.domain.check_training(training, network)
@@ -116,6 +116,18 @@ def train_encoder(
             former=former_of(priors, "encoder", ["encoder"]),
         )  # fmt: skip
         return train(encoder, task, training, run)[1]
+
+
+def network_of(domain: Domain, init: AmortizedPosterior | None, **chosen: Any) -> Any:
+    """The shape of an encoder to start from, or else the domain's own, but for what is chosen.
+
+    Raises DeepsepError for an encoder of another domain, and for a shape that no network has.
+    """
+    if init is None:
+        return domain.encoder_config(chosen)
+    if type(init.config) is not type(domain.encoder_config({})):
+        raise DeepsepError("the encoder to start from has no layer of this one's shape")
+    return domain.encoder_config({**init.config.shape, **chosen})
 
 
 @torch.no_grad()
