@@ -144,8 +144,8 @@ def training(folder: Path, args: argparse.Namespace) -> None:
             ).wall
         return took[many] - took[few]
 
-    single, adamw = ["--no-bf16"], ["--optimizer", "adamw"]
-    kinds = {"float32, AdamW": [*single, *adamw], "bfloat16 where it pays, AdamW": adamw, "unasked": []}
+    adamw = ["--optimizer", "adamw"]
+    kinds = {"float32, AdamW": [*adamw, "--no-bf16"], "bfloat16 where it pays, AdamW": adamw, "unasked": []}
     for name, more in kinds.items():
         pairs = []
         for _ in range(args.runs):

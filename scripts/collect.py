@@ -405,7 +405,9 @@ def kit_hits(folder: Path) -> Iterator[tuple[str, Path]]:
 def sing_all(
     phrases: Callable[[np.random.Generator], Iterator[np.ndarray]], target: Path, minutes: float, seed: int
 ) -> None:
-    """Write files of phrases until there are so many minutes."""
+    """Write files of phrases until there are so many minutes, unless that was done."""
+    if target.exists():
+        return
     random = np.random.default_rng(seed)
     part = target.parents[2] / f"{target.name}.part"
     shutil.rmtree(part, ignore_errors=True)

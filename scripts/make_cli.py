@@ -104,10 +104,9 @@ def declared(parameter: inspect.Parameter, kind: Any, info: ParameterInfo) -> Pa
     if repeated:
         kind = typing.get_args(kind)[0]
     bare = parameter.name.strip("_")
+    choices = "|".join(typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else "TEXT"
     # a bare bar would end the cell of a table
-    choices = "\\|".join(typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else "TEXT"
-    metavar = (info.metavar or "").replace("|", "\\|")
-    value = "" if kind is bool else metavar or NAMES.get(kind, choices)
+    value = "" if kind is bool else (info.metavar or NAMES.get(kind, choices)).replace("|", "\\|")
     required = parameter.default is inspect.Parameter.empty
     if isinstance(info, OptionInfo):
         # in Annotated, Typer takes the first spelling for a default until it builds the command
