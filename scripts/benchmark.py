@@ -37,6 +37,10 @@ from deepsep.config import WINDOWS
 
 RATE = 44100
 BUNDLED = Path(deepsep.__file__).parent / "bundled"
+KEEP_LARGE_BLOCKS = ":".join(
+    f"glibc.malloc.{name}"
+    for name in ("hugetlb=1", "mmap_threshold=4000000000", "trim_threshold=8000000000")
+)
 
 
 def song(path: Path, seconds: float) -> Path:
@@ -119,7 +123,7 @@ def training(folder: Path, args: argparse.Namespace) -> None:
     """Steps a second of an encoder's training, without start-up: a long run's time less a short one's.
 
     In float32 by AdamW, as the other checkout trained unasked, and as this one trains unasked: in bfloat16 where the
-    processor has it, by Muon.
+    processor has it, by Muon. Then with large blocks of memory kept, as in docs/training.md.
     """
     data = []
     for number, source in enumerate(["vocals", "drums", "bass", "other"]):
@@ -145,11 +149,16 @@ def training(folder: Path, args: argparse.Namespace) -> None:
         return took[many] - took[few]
 
     adamw = ["--optimizer", "adamw"]
-    kinds = {"float32, AdamW": [*adamw, "--no-bf16"], "bfloat16 where it pays, AdamW": adamw, "unasked": []}
-    for name, more in kinds.items():
+    kinds: dict[str, tuple[list[str], dict[str, str]]] = {
+        "float32, AdamW": ([*adamw, "--no-bf16"], {}),
+        "bfloat16 where it pays, AdamW": (adamw, {}),
+        "unasked": ([], {}),
+        "unasked, large blocks kept": ([], {"GLIBC_TUNABLES": KEEP_LARGE_BLOCKS}),
+    }
+    for name, (more, environment) in kinds.items():
         pairs = []
         for _ in range(args.runs):
-            own = seconds(*more)
+            own = seconds(*more, **environment)
             pairs.append((own, seconds(PYTHONPATH=args.against) if args.against else own))
         took = statistics.median(own for own, _ in pairs)
         print(f"training an encoder, {name}, --batch 8 --frames 128: {args.steps / took:.2f} steps a second")

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from ..audio.resampling import resample
 from ..recordings.banks import SampleBank
-from .spectrum import Spectrum
+from .spectrum import Spectrum, pairs_of
 
 __all__ = ["Mixtures", "SetBank", "concatenate", "simulate"]
 
+TILE = 128  # frames whose products stay in a processor's cache
 REPLAYED = 96  # draws of stretches that a simulator keeps, to mix them anew
 
 
@@ -171,13 +172,14 @@ def draw_set(
 def gram_sums(spectra_gfn: Tensor, spectrum: Spectrum) -> Tensor:
     """sum over each band's bins of Re(S_i S_j*): complex (g, f, n) -> (g, g, d, n), symmetric."""
     g = len(spectra_gfn)
-    real, imag = spectra_gfn.real.contiguous(), spectra_gfn.imag.contiguous()
-    out = spectra_gfn.real.new_zeros(g, g, spectrum.bands, spectra_gfn.shape[-1])
-    for i in range(g):
-        product = torch.addcmul(real[i:] * real[i], imag[i:], imag[i])
-        sums = spectrum.band_power(product) * spectrum.count_d[:, None]
-        out[i, i:], out[i:, i] = sums, sums
-    return out
+    parts = []
+    for pairs in pairs_of(spectra_gfn).split(TILE, -2):
+        part = pairs.new_empty(g, g, spectrum.bands, pairs.shape[-2])
+        for i in range(g):
+            sums = spectrum.pair_means(pairs[i:] * pairs[i]) * spectrum.count_d[:, None]
+            part[i, i:], part[i:, i] = sums, sums
+        parts.append(part)
+    return torch.cat(parts, -1)
 
 
 def mixtures(
@@ -300,8 +302,11 @@ def add_drive_and_room(samples_t: np.ndarray, rate: int, random: np.random.Gener
         room = random.standard_normal(int(seconds * rate)) * np.exp(-np.linspace(0, 6.9, int(seconds * rate)))
         room *= random.uniform(0.1, 0.6) / np.sqrt(np.square(room).sum())
         room[0] += 1
-        size = 1 << (len(x) + len(room) - 1).bit_length()
-        x = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(room, size), size)[: len(x)]
+        length = len(x) + len(room) - 1
+        unit = 1 << max(0, length.bit_length() - 3)
+        size = -(-length // unit) * unit  # of small prime factors
+        spectra = (torch.fft.rfft(torch.from_numpy(part).float(), size) for part in (x, room))
+        x = torch.fft.irfft(next(spectra) * next(spectra), size)[: len(x)].numpy()
     out: np.ndarray = x.astype(np.float32)
     return out
 
