@@ -21,11 +21,15 @@ from deepsep.errors import DeepsepError
 from deepsep.output.paths import Job, Output
 
 
-class Died(Exception):
+class RayError(Exception):
+    """What all of Ray's errors are."""
+
+
+class Died(RayError):
     """A worker is gone."""
 
 
-class Failed(Exception):
+class Failed(RayError):
     """A worker's method raised `cause`."""
 
     def __init__(self, cause):
@@ -36,14 +40,15 @@ class Failed(Exception):
 class Ray:
     """The little of Ray that a pool uses, in this process: `work(track)` gives a worker's answer, or raises."""
 
-    exceptions = SimpleNamespace(RayActorError=Died, RayTaskError=Failed)
+    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=Failed)
 
-    def __init__(self, work, prepare=lambda: None, **resources):
-        self.work, self.ready, self.resources = work, prepare, resources or {"CPU": 2.0}
+    def __init__(self, work, prepare=lambda: None, machines=({"CPU": 2.0},)):
+        self.work, self.ready, self.machines = work, prepare, machines
         self.started, self.asked, self.now = 0, {}, 0
 
-    def cluster_resources(self):
-        return self.resources
+    def nodes(self):
+        gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+        return [gone, *({"Alive": True, "Resources": machine} for machine in self.machines)]
 
     def remote(self, kind):
         return self
@@ -95,14 +100,15 @@ def test_every_song_is_done_once():
     assert (ray.started, ray.share, ray.order.device) == (2, {"num_cpus": 1, "num_gpus": 0}, "cpu")
 
 
+@pytest.mark.parametrize("death", [Died, RayError])  # Ray has an error of its own for what it ends for memory
 @pytest.mark.parametrize("deaths", [1, TRIES - 1])
-def test_a_song_whose_worker_dies_goes_to_another(deaths):
+def test_a_song_whose_worker_dies_goes_to_another(deaths, death):
     left = [deaths]
 
     def work(label):
         if label == "2" and left[0]:
             left[0] -= 1
-            raise Died
+            raise death
         return done(label)
 
     ray = Ray(work)
@@ -170,24 +176,28 @@ def test_workers_that_cannot_start_end_the_run():
 
 
 @pytest.mark.parametrize(
-    ("resources", "changes", "workers", "device"),
+    ("machines", "changes", "workers", "device"),
     [
-        ({"CPU": 16.0, "GPU": 3.0}, {}, 3, "cuda"),
-        ({"CPU": 16.0, "GPU": 3.0}, {"device": "cpu", "threads": 4}, 4, "cpu"),
-        ({"CPU": 64.0}, {}, 5, "cpu"),
-        ({"CPU": 1.0}, {"threads": 4}, 1, "cpu"),
+        ([{"CPU": 16.0, "GPU": 3.0}], {}, 3, "cuda"),
+        ([{"CPU": 16.0, "GPU": 3.0}], {"device": "cpu", "threads": 4}, 4, "cpu"),
+        ([{"CPU": 64.0}], {}, 5, "cpu"),
+        ([{"CPU": 6.0}, {"CPU": 3.0}, {"CPU": 5.0}], {"threads": 4}, 2, "cpu"),
+        ([{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}], {}, 1, "cuda"),
     ],
 )
-def test_a_worker_for_each_share_of_the_cluster(resources, changes, workers, device):
-    ray = Ray(done, **resources)
+def test_a_worker_for_each_share_of_a_machine(machines, changes, workers, device):
+    ray = Ray(done, machines=machines)
     run, _ = pool(ray, **changes)
     run.run()
     assert (ray.started, ray.order.device) == (workers, device)
 
 
-def test_a_cluster_without_the_gpu_that_is_asked_for():
+def test_a_cluster_without_what_is_asked_for():
+    """Ray would wait for such a machine for ever."""
     with pytest.raises(DeepsepError, match="no GPU; use --device cpu"):
         pool(Ray(done), device="cuda")
+    with pytest.raises(DeepsepError, match="no machine of the cluster has 4 CPUs; use a lower --threads"):
+        pool(Ray(done, machines=[{"CPU": 2.0}, {"CPU": 3.0}]), threads=4)
 
 
 @pytest.mark.parametrize(

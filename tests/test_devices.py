@@ -4,7 +4,9 @@ PyTorch's meta device has shapes and no values: whatever is left on the CPU is a
 """
 
 import itertools
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +45,7 @@ from deepsep.spectral.mixtures import Mixtures
 from deepsep.spectral.spectrum import Spectrum
 from deepsep.training import devices
 from deepsep.training.loop import Run, train
+from deepsep.training.runs import fresh_weights
 from deepsep.waveform import losses as waveform_losses
 from deepsep.waveform.domain import WaveformDomain
 
@@ -191,15 +194,10 @@ def test_a_device_that_is_not_there_is_one_line():
         pass
 
 
-def squares(model, x, draws):
-    value = (model(x) - x.sum(1, keepdim=True) - 0.1 * draws.normal((len(x), 1), x.device)).square().mean()
-    return value, {"error": value.detach()}
-
-
-def numbered_batches(part=0, parts=1, rows=8):
+def numbered_batches(part=0, parts=1, shape=(8, 3)):
     """Endless batches, of each this process's part."""
     for i in itertools.count():
-        yield torch.randn(rows, 3, generator=torch.Generator().manual_seed(i)).chunk(parts)[part]
+        yield torch.randn(shape, generator=torch.Generator().manual_seed(i)).chunk(parts)[part]
 
 
 def run_in(folder, said):
@@ -246,7 +244,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_taken_in_parts(tmp_path):
 WORKER = """
 import sys, torch
 sys.path.insert(0, {tests!r})
-from test_devices import line, numbered_batches, run_in, squares
+from test_devices import FRAMES, SMALL, density, flow, numbered_batches, run_in
 from deepsep.config import TrainConfig
 from deepsep.inference.domain import Task
 from deepsep.progress import Listener
@@ -254,82 +252,129 @@ from deepsep.training import devices
 from deepsep.training.loop import train
 from dataclasses import replace
 from pathlib import Path
-config = TrainConfig(steps=20, device="cpu", seed=1, lr=0.05, warmup=1)
+config = TrainConfig(steps=20, device="cpu", seed=1, lr=0.01, warmup=1, bf16=False)
 with devices.computing(config, Listener()) as compute:
-    model = line()
-    task = Task(numbered_batches(compute.part, compute.parts), squares, lambda average: {{}})
+    batches = numbered_batches(compute.part, compute.parts, (8, SMALL.bands, FRAMES))
     run = replace(run_in(Path({folder!r}), []), compute=compute)
-    train(model, task, config, run)
-    torch.save(model.weight.detach(), Path({folder!r}) / f"{{compute.parts}}-{{compute.part}}.pt")
+    _, result = train(model := flow(), Task(batches, density, lambda average: {{}}), config, run)
+    bits = torch.tensor(result.status.figures["bits/dim"])
+    torch.save([bits, *model.parameters()], Path({folder!r}) / f"{{compute.parts}}-{{compute.part}}.pt")
 """
 
 
-def torchrun(processes, *words, **options):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        processes,
-        *words,
-    ]
+def flow():
+    """A small prior at its first weights."""
+    shape = SpectralFlowConfig(channels=SMALL.bands, steps=2, hidden=4, layers=1)
+    with fresh_weights(0):
+        return DOMAIN.build_flow(shape, torch.Generator().manual_seed(0))
+
+
+def density(model, x, draws):
+    return prior_loss(model, x, draws, 0.0, DOMAIN.score_scale)
+
+
+def torchrun(processes, *words, alone=True, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes]
+    command += [*(["--standalone"] if alone else []), *words]
     return subprocess.Popen([*map(str, command)], **options)
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
-    """Twenty steps with half a batch each: the same gradients, the same noise, the same weights."""
+    """Twenty steps of a prior with half a batch each: the same noise, the same loss, the same weights."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
     assert torchrun(2, script).wait(PATIENCE) == 0
     assert subprocess.run([sys.executable, str(script)], timeout=PATIENCE).returncode == 0
-    whole = torch.load(tmp_path / "1-0.pt")
-    for part in range(2):
-        torch.testing.assert_close(torch.load(tmp_path / f"2-{part}.pt"), whole, rtol=0, atol=1e-4)
-    assert (whole - line().weight).abs().max() > 1e-2
+    whole, *parts = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    torch.testing.assert_close((parts[0][0] + parts[1][0]) / 2, whole[0], rtol=0, atol=1e-4)
+    for part in parts:
+        torch.testing.assert_close(part[1:], whole[1:], rtol=0, atol=1e-4)
+    assert max((w - first).abs().max() for w, first in zip(whole[1:], flow().parameters(), strict=True)) > 0.01
 
 
 PRIOR = """
 import os, signal, threading, time
 from pathlib import Path
 import deepsep
+from deepsep.training import loop
 
 folder = Path({folder!r})
 checkpoint = folder / "priors" / "training" / "hiss.safetensors"
+died = folder / "died"
 
 def die_after_a_checkpoint():
     while not checkpoint.exists():
         time.sleep(0.01)
+    died.touch()
     os.kill(os.getpid(), signal.SIGKILL)
 
-if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+def move(batch, device, move=loop.move):
+    examples.append(float(batch.sum()))
+    return move(batch, device)
+
+if os.environ.get("RANK") == "1" and not died.exists():
     threading.Thread(target=die_after_a_checkpoint, daemon=True).start()
-told = []
+loop.move, examples, told = move, [], []
 deepsep.train_prior(
     "hiss", folder / "data", folder / "priors",
     flow=deepsep.SpectralFlowConfig(steps=1, hidden=4, layers=1),
     training=deepsep.PriorTraining(steps=60, batch=2, frames=16, save_minutes=0.002, device="cpu"),
-    listener=deepsep.Listener(step=lambda status: told.append(status.step)),
+    listener=deepsep.Listener(step=lambda status: told.append(status.step)), start={start!r},
 )
 with open(folder / "told.txt", "a") as file:
-    file.write(f"{{os.environ['RANK']}} {{told[:1]}} {{told[-1:]}}\\n")
+    file.write(f"{{os.environ.get('RANK')}} {{told[:1]}} {{told[-1:]}} {{examples[0]}}\\n")
 """
+
+
+def hiss(folder, start="new"):
+    """A script that trains a prior, and one of whose processes dies once there is a checkpoint."""
+    for seed in range(3):
+        record(folder / "data" / f"{seed}.wav", noise(4, seed=seed))
+    script = folder / f"{start}.py"
+    script.write_text(PRIOR.format(folder=str(folder), start=start))
+    return script
+
+
+def told(folder):
+    """What the processes wrote that came to the end: first and last step, sum of the first examples."""
+    lines = sorted((folder / "told.txt").read_text().splitlines())
+    return [re.fullmatch(r"(\w+) \[(\d*)\] \[(\d*)\] (.+)", line).groups() for line in lines]
 
 
 @pytest.mark.slow
 def test_a_killed_process_costs_no_more_than_the_steps_since_the_last_checkpoint(tmp_path):
-    """torchrun starts all of them again with the same command, and they go on."""
-    for seed in range(3):
-        record(tmp_path / "data" / f"{seed}.wav", noise(4, seed=seed))
-    script = tmp_path / "prior.py"
-    script.write_text(PRIOR.format(folder=str(tmp_path)))
-    assert torchrun(2, "--max-restarts", 2, script).wait(PATIENCE) == 0
-    leader, other = sorted((tmp_path / "told.txt").read_text().splitlines())
-    first = int(re.fullmatch(r"0 \[(\d+)\] \[60\]", leader)[1])
-    assert first > 1, "it went on from a checkpoint"
-    assert other == "1 [] []", "one process talks"
+    """torchrun starts all of them again with the same command, and they go on, each with examples of its own."""
+    assert torchrun(2, "--max-restarts", 2, hiss(tmp_path)).wait(PATIENCE) == 0
+    (_, first, last, examples), other = told(tmp_path)
+    assert int(first) > 1 and last == "60", "it went on from a checkpoint"
+    assert other[:3] == ("1", "", ""), "one process talks"
+    assert other[3] != examples
     assert load_priors(tmp_path / "priors").sources == ["hiss"]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_before_the_first_checkpoint_brings_no_former_training_back(tmp_path):
+    script = hiss(tmp_path, "overwrite")
+    assert subprocess.run([sys.executable, str(script)], timeout=PATIENCE).returncode == 0
+    (tmp_path / "told.txt").unlink()
+    assert torchrun(2, "--max-restarts", 2, script).wait(PATIENCE) == 0
+    assert (tmp_path / "died").exists()
+    assert told(tmp_path)[0][:3] == ("0", "1", "60")
+
+
+@pytest.mark.slow
+def test_a_process_killed_on_one_of_two_machines_is_started_again_on_both(tmp_path):
+    """Two agents of torchrun stand for two machines."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    words = ("--nnodes", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--max-restarts", 2)
+    script = hiss(tmp_path)
+    environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    agents = [torchrun(1, *words, script, alone=False, env=environment) for _ in range(2)]
+    assert [agent.wait(PATIENCE) for agent in agents] == [0, 0]
+    (_, first, last, _), _ = told(tmp_path)
+    assert (tmp_path / "died").exists() and int(first) > 1 and last == "60"
 
 
 @pytest.mark.slow

@@ -139,13 +139,20 @@ class Pool:
             Any, tuple[Any, int | None]
         ] = {}  # what is waited for -> worker, track or None to start
         self.failed_starts = 0
-        found = ray.cluster_resources()
-        gpus = int(found.get("GPU", 0)) if order.device in ("auto", "cuda") else 0
-        if order.device == "cuda" and not gpus:
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpu = order.device in ("auto", "cuda") and any(machine.get("GPU", 0) >= 1 for machine in machines)
+        if order.device == "cuda" and not gpu:
             raise DeepsepError("--ray: the cluster has no GPU; use --device cpu")
-        self.order = replace(order, device="cuda" if gpus else "cpu")
-        self.actor = ray.remote(Worker).options(num_cpus=order.threads, num_gpus=1 if gpus else 0)
-        self.workers = min(len(jobs), gpus or max(1, int(found.get("CPU", 1)) // order.threads))
+        self.order = replace(order, device="cuda" if gpu else "cpu")
+        share = {"CPU": order.threads, "GPU": 1} if gpu else {"CPU": order.threads}
+        room = sum(min(int(machine.get(k, 0) // n) for k, n in share.items()) for machine in machines)
+        if not room:
+            beside = " beside a GPU" if gpu else ""
+            raise DeepsepError(
+                f"--ray: no machine of the cluster has {order.threads} CPUs{beside}; use a lower --threads"
+            )
+        self.actor = ray.remote(Worker).options(num_cpus=order.threads, num_gpus=share.get("GPU", 0))
+        self.workers = min(len(jobs), room)
 
     def run(self) -> None:
         """Give each free worker a track until none is left."""
@@ -175,15 +182,15 @@ class Pool:
         worker, number = self.at_work.pop(reference)
         try:
             result = self.ray.get(reference)
-        except self.ray.exceptions.RayActorError:
-            self.bury(number)
-            return
         except self.ray.exceptions.RayTaskError as error:
             if number is None:
                 cause = error.cause
                 raise DeepsepError(f"--ray: a worker cannot start: {cause or error}") from None
             label = self.jobs[number].label
             self.batch.fail(label, f"{label}: {type(error.cause).__name__}: {error.cause}")
+        except self.ray.exceptions.RayError:  # it has died, or Ray ended it for want of memory
+            self.bury(number)
+            return
         else:
             if number is not None:
                 self.take(number, result)

@@ -18,13 +18,16 @@ PAYS = 1.15  # times faster that bfloat16 must be to be worth it
 class Compute:
     """A device, and the reduced precision of networks there, None for single precision.
 
-    Of a training in several processes this is number `part` of `parts`.
+    Of a training in several processes this is number `part` of `parts`. `run` is torchrun's name for it, the same
+    `again`, after a restart.
     """
 
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (never changed)
     dtype: torch.dtype | None = None
     part: int = 0
     parts: int = 1
+    run: str = ""
+    again: bool = False
 
     @property
     def leads(self) -> bool:

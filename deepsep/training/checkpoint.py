@@ -23,7 +23,7 @@ from ..models.weights import check_stated, check_values, open_weights, read_stat
 from ..staging import StagedFiles
 from .muon import Muon
 
-__all__ = ["State", "check_checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["State", "check_checkpoint", "load_checkpoint", "run_of", "save_checkpoint"]
 
 MOST_TOLD = 8  # settings that differ
 MOST_STEPS, MOST_MINUTES = 10**12, 1e9  # no run is longer; a note that says so is damaged
@@ -70,11 +70,7 @@ def check_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """Read the note of a checkpoint. DeepsepError if there is none, or it is of another run."""
     if not path.exists():
         raise DeepsepError(f"{path}: no checkpoint to resume from; leave out --resume to start afresh")
-    try:
-        with open_weights(path) as file:
-            note = read_note((file.metadata() or {})["deepsep"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise damaged(path, error) from error
+    note = note_of(path)
     theirs = note["identity"]
     if differing := sorted(k for k in {*identity, *theirs} if identity.get(k) != theirs.get(k)):
         told = ", ".join(difference(k, theirs.get(k), identity.get(k)) for k in differing[:MOST_TOLD])
@@ -83,6 +79,21 @@ def check_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
             "or leave out --resume to start afresh"
         )
     return note
+
+
+def run_of(path: Path) -> str | None:
+    """Which of torchrun's runs wrote a checkpoint; None if it was none, or there is no checkpoint."""
+    run = note_of(path).get("run") if path.exists() else None
+    return run if isinstance(run, str) else None
+
+
+def note_of(path: Path) -> dict[str, Any]:
+    """Read what a checkpoint says of itself. DeepsepError for a file that is none."""
+    try:
+        with open_weights(path) as file:
+            return read_note((file.metadata() or {})["deepsep"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise damaged(path, error) from error
 
 
 def damaged(path: Path, error: Exception) -> DeepsepError:

@@ -90,7 +90,8 @@ def contrast_priors(
     known = folders.read_config(priors)["priors"]
     with computing(training, listener) as compute, claimed(out, compute):
         checkpoint = out / "training" / "contrast.safetensors"
-        start, listener = start_or_resume(start, checkpoint), quiet_unless_leading(listener, compute)
+        start = start_or_resume(start, checkpoint, compute)
+        listener = quiet_unless_leading(listener, compute)
         model = model.to(str(compute.device))
         flows = nn.ModuleList(model.priors.values()).requires_grad_(True)
         shapes = {s: to_dict(flow.config) for s, flow in model.priors.items()}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from ..config import Start, TrainConfig
 from ..inference.compute import Compute, bfloat16_pays
 from ..inference.settings import pick_device
 from ..progress import Listener
+from .checkpoint import run_of
 
 __all__ = ["computing", "lead_first", "quiet_unless_leading", "start_or_resume"]
 
@@ -30,22 +33,42 @@ def computing(training: TrainConfig, listener: Listener) -> Iterator[Compute]:
     if name == "cuda" and parts > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     device = torch.device(name)
-    compute = Compute(device, precision(device, training, listener), part, parts)
-    if parts == 1:
-        yield compute
+    compute = Compute(device, part=part, parts=parts)
+    dtype = precision(device, training, quiet_unless_leading(listener, compute))
+    if "TORCHELASTIC_RUN_ID" not in os.environ and parts == 1:
+        yield replace(compute, dtype=dtype)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    # a restart must not find the addresses of the processes before it
     store, _, _ = next(distributed.rendezvous("env://"))
-    store = distributed.PrefixStore(f"start-{restarts()}", store)
-    distributed.init_process_group(backend, store=store, rank=part, world_size=parts)
+    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # it lives as long as torchrun
+        run += " " + store.compare_set("deepsep/run", "", uuid.uuid4().hex).decode()
+        # a restart must not find the addresses of the processes before it
+        store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(
+        backend, store=store, rank=part, world_size=parts, timeout=timedelta(days=1)
+    )  # the others wait while the first reads the recordings
     try:
-        yield compute
+        yield replace(compute, dtype=that_leads(dtype, device), run=run, again=started_again(device))
         distributed.barrier()  # who leaves while another still talks to it may be aborted
     finally:
         distributed.destroy_process_group()
+
+
+def that_leads(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """The leading process's choice of precision: the others may have timed it otherwise."""
+    reduced = torch.tensor(int(dtype is not None), device=device)
+    distributed.broadcast(reduced, 0)
+    return (dtype or torch.bfloat16) if reduced else None
+
+
+def started_again(device: torch.device) -> bool:
+    """Whether torchrun has restarted this training; it counts that only on the machine where a process has died."""
+    most = torch.tensor(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)), device=device)
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    return bool(most)
 
 
 def precision(device: torch.device, training: TrainConfig, listener: Listener) -> torch.dtype | None:
@@ -77,11 +100,9 @@ def quiet_unless_leading(listener: Listener, compute: Compute) -> Listener:
     return listener if compute.leads else replace(listener, files=None, note=None, step=None)
 
 
-def start_or_resume(start: Start, checkpoint: Path) -> Start:
-    """How to start: torchrun runs the same command again after a process has died, and then the run goes on."""
-    return "resume" if restarts() and checkpoint.exists() else start
+def start_or_resume(start: Start, checkpoint: Path, compute: Compute) -> Start:
+    """How to start: torchrun runs the same command again after a process has died.
 
-
-def restarts() -> int:
-    """How often torchrun has started this training again."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    Then the run goes on from its own checkpoint, but not from one of the training that it is to replace.
+    """
+    return "resume" if compute.again and run_of(checkpoint) == compute.run else start

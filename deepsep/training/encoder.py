@@ -92,7 +92,8 @@ def train_encoder(
     order = [*model.sources, *sorted(set(solos) - set(model.sources))]
     with computing(training, listener) as compute, claimed(priors, compute):
         checkpoint = priors / "training" / "encoder.safetensors"
-        start, listener = start_or_resume(start, checkpoint), quiet_unless_leading(listener, compute)
+        start = start_or_resume(start, checkpoint, compute)
+        listener = quiet_unless_leading(listener, compute)
         remarks, before = prepare(priors, "encoder", identity, [solos[s] for s in order], start, listener)
         rng = torch.Generator().manual_seed(training.seed + compute.part)
         about_run = TaskRun(priors / "training" / "cache", rng, listener, before, compute)

@@ -93,6 +93,8 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
     learnt = run.resume
     if run.resume:
         step, spent = load_checkpoint(run.checkpoint, run.identity, state)
+        if compute.part:  # the generator is the leading process's; each draws examples of its own
+            run.rng.manual_seed(int(torch.randint(2**62, (1,), generator=run.rng)) + compute.part)
     if task.teach:
         task.teach(average)
     for module in model.modules():
@@ -135,6 +137,8 @@ def train(model: M, task: Task, config: TrainConfig, run: Run[M]) -> tuple[M, Tr
         if run.former and not run.resume:
             run.former.keep()
         note = {**run.remarks, "identity": run.identity, "step": step, "minutes": minutes()}
+        if compute.run:
+            note["run"] = compute.run
         with uninterrupted():
             save_checkpoint(run.checkpoint, note, state)
         judge()

@@ -88,7 +88,8 @@ def train_prior(
     folders.check_domain(out, domain)
     with computing(training, listener) as compute, claimed(out, compute):
         checkpoint = out / "training" / f"{source}.safetensors"
-        start, listener = start_or_resume(start, checkpoint), quiet_unless_leading(listener, compute)
+        start = start_or_resume(start, checkpoint, compute)
+        listener = quiet_unless_leading(listener, compute)
         rng = torch.Generator().manual_seed(training.seed + compute.part)
         with fresh_weights(training.seed):
             prior = domain.build_flow(flow, rng)
