@@ -41,4 +41,6 @@ def refusal(name: object, error: Exception, what: str = "written") -> DeepsepErr
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, as Python or as PyTorch tells it."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
+    if isinstance(error, RuntimeError):
+        return re.search("out of memory|allocate|not enough memory", str(error)) is not None
+    return isinstance(error, MemoryError)

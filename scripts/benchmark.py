@@ -38,8 +38,7 @@ from deepsep.config import WINDOWS
 RATE = 44100
 BUNDLED = Path(deepsep.__file__).parent / "bundled"
 KEEP_LARGE_BLOCKS = ":".join(
-    f"glibc.malloc.{name}"
-    for name in ("hugetlb=1", "mmap_threshold=4000000000", "trim_threshold=8000000000")
+    f"glibc.malloc.{name}" for name in ("hugetlb=1", "mmap_threshold=4000000000", "trim_threshold=8000000000")
 )
 
 

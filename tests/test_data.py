@@ -15,11 +15,15 @@ from deepsep.recordings.banks import Bank, SampleBank
 from deepsep.recordings.files import find_audio
 from deepsep.spectral.mixtures import (
     SetBank,
+    band_centres,
+    compressor_gains,
     draw_stretch,
     equaliser_gains,
     gram_sums,
     high_pass_gains,
+    master,
     mixtures,
+    phrases,
     random_gains,
     set_gains,
     simulate,
@@ -294,6 +298,50 @@ def test_an_equaliser_is_smooth_and_clearing_keeps_most_of_the_energy():
     kept = (energy.sum(-1) * high_pass**2).sum(1) / energy.sum((1, 2))
     assert 0.5 < kept.min() < 0.95 and kept.max() == pytest.approx(1)
     assert (high_pass.diff(dim=1) > -1e-6).all()
+
+
+def test_instruments_come_and_go_within_a_mixture():
+    second = SPECTRUM.rate / SPECTRUM.hop
+    gains = phrases(400, int(12 * second), SPECTRUM, np.random.default_rng(0))
+    assert gains.min() == 0 and gains.max() <= 1 + 1e-6
+    always = (gains == 1).all(1)
+    assert 0.7 < always.float().mean() < 0.85
+    assert gains.diff(dim=1).abs().max() <= 1 / int(0.05 * second) + 1e-6, "no click"
+    changing = gains[~always]
+    assert 0.4 < changing.mean() < 0.6
+    turns = ((changing[:, 1:] > 0.5) != (changing[:, :-1] > 0.5)).sum(1).float()
+    assert 2 < turns.mean() < 4, "every four seconds"
+
+
+def test_a_compressor_takes_dynamics_and_no_energy():
+    level = torch.repeat_interleave(torch.tensor([1.0, 0.01, 1.0, 1e-9]), 20)
+    power = torch.cat([level.expand(200, -1), torch.zeros(1, 80)])
+    gains = compressor_gains(power, 0.8, np.random.default_rng(0))
+    after = power * gains**2
+    torch.testing.assert_close(after.sum(1), power.sum(1))
+    left_db = 10 * torch.log10(after[:200, 10] / after[:200, 30])  # of 20 dB
+    assert left_db.min() > 20 * (1 - 0.8) - 0.1 and left_db.max() < 20.01
+    assert 0.5 < (left_db > 19.99).float().mean() < 0.7
+    silence_db = 10 * torch.log10(after[:200, 10] / after[:200, 70])  # of 90 dB
+    assert silence_db.min() > 90 - 0.8 * 30 - 0.1
+
+
+def test_a_master_changes_no_share_of_the_mixture():
+    """Compressed and cut off as a whole: the best mask stays the best, what is above the cutoff is nearly gone."""
+    random = np.random.default_rng(0)
+    spectrum = Spectrum(SpectrumConfig())
+    gram = torch.rand(1, 1, spectrum.bands, 40) + 0.5
+    m = mixtures(gram, torch.ones(60, 2, 1), torch.tensor([0]), 1, spectrum.count_d)
+    after = master(m, spectrum, random)
+    torch.testing.assert_close(after.cross_bpdn[:, 0], after.total_bdn)
+    torch.testing.assert_close(after.power_bpdn[:, 0], after.total_bdn)
+    ratio_bd = (after.total_bdn / m.total_bdn).mean(2)
+    cut = ratio_bd[:, -1] < 1e-5
+    assert 0.05 < cut.float().mean() < 0.3
+    kept_hz = band_centres(spectrum)[((ratio_bd[cut] > 1e-3).sum(1) - 1).numpy()] * spectrum.rate / 2
+    assert (kept_hz > 10500).all() and (kept_hz < 19000).all()
+    moved = (after.total_bdn / m.total_bdn)[:, 0].std(1) > 1e-4
+    assert 0.2 < moved.float().mean() < 0.6
 
 
 def test_mixtures_of_one_signal_are_that_signal():

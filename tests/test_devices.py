@@ -290,7 +290,9 @@ def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
     torch.testing.assert_close((parts[0][0] + parts[1][0]) / 2, whole[0], rtol=0, atol=1e-4)
     for part in parts:
         torch.testing.assert_close(part[1:], whole[1:], rtol=0, atol=1e-4)
-    assert max((w - first).abs().max() for w, first in zip(whole[1:], flow().parameters(), strict=True)) > 0.01
+    assert (
+        max((w - first).abs().max() for w, first in zip(whole[1:], flow().parameters(), strict=True)) > 0.01
+    )
 
 
 PRIOR = """
@@ -368,7 +370,16 @@ def test_a_process_killed_on_one_of_two_machines_is_started_again_on_both(tmp_pa
     """Two agents of torchrun stand for two machines."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    words = ("--nnodes", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--max-restarts", 2)
+    words = (
+        "--nnodes",
+        2,
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        f"127.0.0.1:{port}",
+        "--max-restarts",
+        2,
+    )
     script = hiss(tmp_path)
     environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     agents = [torchrun(1, *words, script, alone=False, env=environment) for _ in range(2)]

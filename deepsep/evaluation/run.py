@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from ..config import SgldConfig
-from ..errors import DeepsepError
+from ..errors import DeepsepError, is_out_of_memory
 from ..inference.domain import Separation
 from ..inference.model import Model
-from ..inference.settings import Settings
+from ..inference.settings import Settings, pick_batch_size
 from ..separation import measure, separate_blocks
 from ..spectral.infer import stationary_gains
 from . import metrics
@@ -106,7 +106,9 @@ def evaluate(
 
         try:
             evaluate_song(name, song, model, how, dictionaries, results, told)
-        except (DeepsepError, OSError, UnicodeError, MemoryError) as error:
+        except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
             results.failed[name] = str(error) or type(error).__name__
     tell(steps, steps, "done")
     return results
@@ -175,7 +177,10 @@ def estimate(
     if method in ("oracle", "oracle-full"):
         return analysis.apply_gains(oracle_gains(analysis, method == "oracle-full"))
     sgld = how.sgld or model.domain.sgld()
-    settings = Settings(method="sgld", init="mixture", sgld=sgld, seed=how.seed, device=how.device)
+    settings = Settings(
+        method="sgld", init="mixture", sgld=sgld, seed=how.seed, device=how.device,
+        batch_size=pick_batch_size("auto", how.device),
+    )  # fmt: skip
     if method == "encoder":
         settings = replace(settings, method="encoder")
     if method == "encoder+sgld":

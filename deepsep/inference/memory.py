@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
-from ..errors import DeepsepError
+from ..errors import DeepsepError, is_out_of_memory
 from .chunks import Planes, Window, batched
 
 __all__ = ["MOST_WINDOWS", "infer_in_memory", "windows_that_fit"]
@@ -67,8 +67,9 @@ def attempt(infer: Infer, windows: Sequence[Window]) -> Sequence[Planes] | None:
     """The windows' estimates, or None where they do not fit into memory together."""
     try:
         return infer(windows)
-    except torch.OutOfMemoryError:
-        pass  # what the failed attempt holds goes with the exception
+    except RuntimeError as error:  # what the failed attempt holds goes with it
+        if not is_out_of_memory(error) or "CPUAllocator" in str(error):
+            raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None

@@ -119,12 +119,18 @@ def simulate(
             if signals.members:  # both channels alike, and a whole record keeps its low end
                 gain[-2:] = equaliser_gains(1, spectrum, random)
             mixed = gram * (gain[:, None] * gain)[..., None]
+        if augment:  # but for a set, which has been arranged and mixed
+            powers_gn = mixed.diagonal().sum(0).T[: len(mixed) - 2 * bool(signals.members)]
+            gain_gn = mixed.new_ones(len(mixed), mixed.shape[-1])
+            gain_gn[: len(powers_gn)] = phrases(len(powers_gn), mixed.shape[-1], spectrum, random)
+            gain_gn[: len(powers_gn)] *= compressor_gains(powers_gn, 0.8, random)
+            mixed = mixed * (gain_gn[:, None] * gain_gn)[:, :, None]
         make = set_gains if signals.members else random_gains
         gains = torch.from_numpy(make(signals.source, len(banks), batch, random))
         batch_of = mixtures(
             mixed, gains, torch.from_numpy(signals.source), len(banks), spectrum.count_d, signals.members
         )
-        yield normalise_levels(batch_of, random, spectrum)
+        yield normalise_levels(master(batch_of, spectrum, random) if augment else batch_of, random, spectrum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +179,7 @@ def gram_sums(spectra_gfn: Tensor, spectrum: Spectrum) -> Tensor:
     """sum over each band's bins of Re(S_i S_j*): complex (g, f, n) -> (g, g, d, n), symmetric."""
     g = len(spectra_gfn)
     parts = []
-    for pairs in pairs_of(spectra_gfn).split(TILE, -2):
+    for pairs in torch.split(pairs_of(spectra_gfn), TILE, -2):
         part = pairs.new_empty(g, g, spectrum.bands, pairs.shape[-2])
         for i in range(g):
             sums = spectrum.pair_means(pairs[i:] * pairs[i]) * spectrum.count_d[:, None]
@@ -345,14 +351,58 @@ def high_pass_gains(energy_gdn: Tensor, spectrum: Spectrum, random: np.random.Ge
     return gains.float()
 
 
+def phrases(signals: int, frames: int, spectrum: Spectrum, random: np.random.Generator) -> Tensor:
+    """Gains (g, n) between 0 and 1 that let a quarter of the signals come and go, as singers do in a song.
+
+    They play and rest for 4 s at a time, on average, and fade in and out within half a second.
+    """
+    second = spectrum.rate / spectrum.hop
+    gains = np.ones((signals, frames))
+    for i in range(signals):
+        if random.random() < 0.25:
+            fade = max(1, int(second * random.uniform(0.05, 0.5)))
+            changes = np.cumsum(random.exponential(4 * second, 2 + int(frames / second)))
+            playing = (np.searchsorted(changes, np.arange(frames + fade - 1)) + random.integers(2)) % 2
+            gains[i] = np.convolve(playing, np.full(fade, 1 / fade), "valid")
+    return torch.from_numpy(gains).float()
+
+
+def compressor_gains(power_gn: Tensor, most: float, random: np.random.Generator) -> Tensor:
+    """Gains (g, n) that take up to a share `most` off the dynamics of two signals in five; their energy stays.
+
+    The level is measured over 3 to 15 frames. What lies 30 dB below the loudest or lower is not brought up further.
+    """
+    strength = random.uniform(0, most, len(power_gn)) * (random.random(len(power_gn)) < 0.4)
+    around = int(random.integers(1, 8))
+    level = torch.nn.functional.avg_pool1d(
+        power_gn[:, None], 2 * around + 1, 1, around, count_include_pad=False
+    )[:, 0]
+    loudest = level.amax(1, keepdim=True).clamp_min(1e-12)
+    gains = (level / loudest).clamp_min(1e-3) ** torch.from_numpy(-strength / 2).float()[:, None]
+    energy, after = power_gn.sum(1, keepdim=True), (power_gn * gains**2).sum(1, keepdim=True)
+    return gains * torch.where(energy > 0, energy / after, 1).sqrt()
+
+
+def master(m: Mixtures, spectrum: Spectrum, random: np.random.Generator) -> Mixtures:
+    """Compress some of the mixtures as a whole, and leave others nothing above 11 to 19 kHz, as lossy codecs do."""
+    gain_bn = compressor_gains(m.total_bdn.sum(1), 0.6, random)
+    cutoff = np.where(random.random(len(gain_bn)) < 0.15, random.uniform(11e3, 19e3, len(gain_bn)), np.inf)
+    above_bd = torch.from_numpy(band_centres(spectrum) * spectrum.rate / 2 > cutoff[:, None])
+    return scaled(m, gain_bn[:, None] ** 2 * torch.where(above_bd, 1e-6, 1.0)[..., None])
+
+
+def scaled(m: Mixtures, power_bdn: Tensor) -> Mixtures:
+    """Mixtures and all that they are made of, by a factor of power."""
+    return replace(
+        m, mix_bcdn=m.mix_bcdn * power_bdn[:, None], total_bdn=m.total_bdn * power_bdn,
+        cross_bpdn=m.cross_bpdn * power_bdn[:, None], power_bpdn=m.power_bpdn * power_bdn[:, None],
+    )  # fmt: skip
+
+
 def normalise_levels(m: Mixtures, random: np.random.Generator, spectrum: Spectrum) -> Mixtures:
     """Bring each mixture to RMS 1, give or take: a stretch of a song need not be as loud as the whole."""
     rms2 = m.total_bdn.sum(1).mean(1) / (2 * spectrum.n_fft / 2)
     scale = torch.from_numpy(
         10 ** (random.normal(0, 3, len(rms2)).clip(-15, 6) / 10)
     ).float() / rms2.clamp_min(1e-8)
-    s = scale[:, None, None]
-    return replace(
-        m, mix_bcdn=m.mix_bcdn * s[..., None], total_bdn=m.total_bdn * s,
-        cross_bpdn=m.cross_bpdn * s[..., None], power_bpdn=m.power_bpdn * s[..., None],
-    )  # fmt: skip
+    return scaled(m, scale[:, None, None])

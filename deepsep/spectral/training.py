@@ -32,6 +32,8 @@ from .spectrum import Spectrum, spectrum_at, stereo_power
 
 __all__ = ["contrast_task", "encoder_task"]
 
+JUDGED = 4  # held-out mixtures at a time
+
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
@@ -168,23 +170,31 @@ def encoder_task(
             compute.device
         )
 
+    def judged(average: UNet, m: Mixtures) -> BandPosterior:
+        """The posteriors of many mixtures, a few at a time."""
+        found = [average(mixture_features(part, here)) for part in torch.split(m.mix_bcdn, JUDGED)]
+        return BandPosterior(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
     @torch.no_grad()
     def evaluate(average: UNet) -> Figures:
-        _, figures = sleep_loss(average(mixture_features(test.mix_bcdn, here)), test, here)
+        _, figures = sleep_loss(judged(average, test), test, here)
         if sets_test:
-            posterior = average(mixture_features(sets_test.mix_bcdn, here))
-            sdr_bp = mixture_sdr(posterior.log_gain.exp(), sets_test)
+            sdr_bp = mixture_sdr(judged(average, sets_test).log_gain.exp(), sets_test)
             figures["SDR with sets"] = sdr_bp[sets_test.member_bpk.any(2)].mean()
         return figures
 
     @torch.no_grad()
     def calibrate(average: UNet) -> list[float]:
-        q = average(mixture_features(test.mix_bcdn, here))
-        power = test.total_bdn / (2 * here.count_d[:, None])
         noise = Draws(torch.Generator(compute.device).manual_seed(3))
-        std = gain_spread(q, power, here, [noise.normal(q.log_std.shape, compute.device) for _ in range(16)])
+        gains, stds = [], []
+        for m in test.chunk(len(test.total_bdn) // JUDGED):
+            q = judged(average, m)
+            power = m.total_bdn / (2 * here.count_d[:, None])
+            drawn = [noise.normal(q.log_std.shape, compute.device) for _ in range(16)]
+            gains.append(q.log_gain.exp())
+            stds.append(gain_spread(q, power, here, drawn))
         truth = best_gains(test.cross_bpdn, test.total_bdn)
-        return spread_scale(q.log_gain.exp(), std, truth, loud(test.total_bdn))
+        return spread_scale(torch.cat(gains), torch.cat(stds), truth, loud(test.total_bdn))
 
     return Task(batches, loss, evaluate, calibrate=calibrate, teach=teacher.append)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..config import Optimizer, TrainConfig
-from ..errors import DeepsepError
+from ..errors import DeepsepError, is_out_of_memory
 from ..flows.networks import WaveNet
 from ..inference.compute import Compute
 from ..inference.domain import Task
@@ -219,7 +219,9 @@ def backward_in_memory(
         module.zero_grad(set_to_none=True)
         try:
             return backward(module, batch, pieces, scaler), pieces
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             if not divide or len(batch.chunk(2 * pieces)) <= pieces:
                 raise DeepsepError("the device's memory is full; use a smaller --batch") from error
         pieces *= 2
