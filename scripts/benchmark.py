@@ -234,14 +234,14 @@ def batch(folder: Path, args: argparse.Namespace) -> None:
                 cost[what] = run("separate", str(place), "-o", str(out), "--method", method)
                 shutil.rmtree(out)
             pairs.append((cost["one"], cost["many"]))
-        one, many = pairs[-1]
+        seconds = [statistics.median(cost.cpu for cost in costs) for costs in zip(*pairs, strict=True)]
         cpu, wall = (
             statistics.median(getattr(many, kind) / getattr(one, kind) for one, many in pairs)
             for kind in ("cpu", "wall")
         )
         print(
-            f"{args.clips} files of {args.clip_seconds} s, {method}: {many.cpu:.1f} s of CPU time, as one file "
-            f"{one.cpu:.1f} s, {cpu:.2f} times (elapsed {wall:.2f} times)"
+            f"{args.clips} files of {args.clip_seconds} s, {method}: {seconds[1]:.1f} s of CPU time, as one file "
+            f"{seconds[0]:.1f} s, {cpu:.2f} times (elapsed {wall:.2f} times)"
         )
 
 
@@ -434,7 +434,7 @@ def main() -> None:
         "--against", metavar="FOLDER", help="another checkout, for the parts speed and training"
     )
     parser.add_argument("--steps", type=int, default=40, help="of the part training")
-    parser.add_argument("--runs", type=int, default=3, help="of the parts speed, training and floor")
+    parser.add_argument("--runs", type=int, default=3, help="of the parts speed, batch, training and floor")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"no part {', '.join(unknown)}; choose from {', '.join(PARTS)}")

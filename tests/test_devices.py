@@ -4,11 +4,13 @@ PyTorch's meta device has shapes and no values: whatever is left on the CPU is a
 """
 
 import itertools
+import math
 import os
 import re
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,6 +186,25 @@ def test_bfloat16_is_taken_unasked_where_it_is_faster(monkeypatch, pays):
         with devices.computing(training, Listener(note=said.append)) as compute:
             assert compute.dtype == (torch.bfloat16 if taken else None)
     assert said == []
+
+
+def test_scaled_gradients_of_float16_move_the_weights_as_unscaled_ones_do(tmp_path):
+    """And a step whose gradients overflow is left out."""
+
+    def loss(model, x, draws):
+        value = (model(x) - x.sum(1, keepdim=True)).square().mean()
+        return value * (math.inf if step.pop() else 1), {}
+
+    found = []
+    for dtype, overflows in ((None, []), (torch.float16, []), (torch.float16, [2])):
+        step = [i in overflows for i in reversed(range(6 + len(overflows)))]
+        config = TrainConfig(steps=len(step), device="cpu", warmup=1, lr=0.01)
+        run = replace(run_in(tmp_path / str(len(found)), []), compute=Compute(torch.device("cpu"), dtype))
+        batches = (torch.ones(8, 3) for _ in itertools.count())
+        train(model := line(), Task(batches, loss, lambda average: {}), config, run)
+        found.append(model.weight.detach())
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
+    assert found[2].isfinite().all() and (found[2] - found[0]).abs().max() < 0.03
 
 
 def test_a_device_that_is_not_there_is_one_line():
