@@ -125,6 +125,24 @@ def test_the_batch_size_does_not_show(model, settings):
         close(separate(x, model, replace(settings, batch_size=size)), one)
 
 
+@pytest.mark.parametrize("init", ["mixture", "encoder"])
+def test_how_many_chains_run_at_once_does_not_show(model, monkeypatch, init):
+    x = song(2.3)
+    sgld = SpectralSgldConfig(levels=2, steps=2, average=2, temperature=1.0, chains=4)
+    settings = Settings(method="sgld", init=init, sgld=sgld, batch_size=2)
+    blocks = [x]
+
+    def separated(**more):
+        out = separate_blocks(blocks, whole(model, replace(settings, **more), measure(blocks, RATE)))
+        return np.concatenate(list(out), -1)
+
+    one, draws = separated(), separated(draws=4)
+    monkeypatch.setitem(infer.CHAINS_AT_ONCE, "cpu", 3)
+    close(separated(), one)
+    close(separated(draws=4), draws)
+    assert np.abs(draws[0] - draws[1]).max() > 1e-3
+
+
 @METHODS
 def test_the_blocks_do_not_show(model, settings):
     x = song(2.3)

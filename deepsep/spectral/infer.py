@@ -29,6 +29,7 @@ __all__ = ["SGLD_CONTEXT", "Inference", "stationary_gains"]
 
 SGLD_CONTEXT = 64  # frames that a chain sees to either side
 ENCODER_DRAWS = 16  # from q, for its spread
+CHAINS_AT_ONCE = {"cpu": 1, "cuda": 8}  # the CPU would gain nothing
 LEAST_GAIN = 1e-6  # of a pooled estimate, 60 dB below the mixture
 INDEPENDENT = 0.375  # coefficients per bin and frame: frames overlap by three quarters
 
@@ -179,17 +180,25 @@ class Inference:
         first = [at + cut for at in self.first]
         start = spectrum.to_x(power[:, None] * initial)
         weight_d = spectrum.count_d * spectrum.present_d * INDEPENDENT
-        posterior = Posterior(
-            list(self.model.priors.values()),
-            BandLikelihood(power + spectrum.floor, weight_d, spectrum),
-            config.likelihood,
-        )
-        for chain in range(chains):
-            noise = sgld.window_noise(self.settings.seed, [chain] * len(start), first, start)
-            tell = part_of(chain, chains, self.on_part)
-            for info in sgld.late_iterates(start, posterior, config, noise, tell):
-                gains = wiener_gains(info.denoised, spectrum, config.alpha)
-                yield chain, pooled(gains, initial, config.pool) if self.settings.init == "encoder" else gains
+        at_once = CHAINS_AT_ONCE.get(start.device.type, 4)
+        groups = [range(at, min(at + at_once, chains)) for at in range(0, chains, at_once)]
+        for number, group in enumerate(groups):
+            many = len(group)
+            posterior = Posterior(
+                list(self.model.priors.values()),
+                BandLikelihood((power + spectrum.floor).repeat(many, 1, 1), weight_d, spectrum),
+                config.likelihood,
+            )
+            starts = start.repeat(many, 1, 1, 1)
+            whose = [chain for chain in group for _ in first]
+            noise = sgld.window_noise(self.settings.seed, whose, first * many, starts)
+            tell = part_of(number, len(groups), self.on_part)
+            for info in sgld.late_iterates(starts, posterior, config, noise, tell):
+                found = wiener_gains(info.denoised, spectrum, config.alpha)
+                for chain, gains in zip(group, found.chunk(many), strict=True):
+                    if self.settings.init == "encoder":
+                        gains = pooled(gains, initial, config.pool)
+                    yield chain, gains
 
 
 def pooled(gains: Tensor, others: Tensor, weight: float) -> Tensor:
