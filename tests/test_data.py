@@ -15,20 +15,22 @@ from deepsep.recordings.banks import Bank, SampleBank
 from deepsep.recordings.files import find_audio
 from deepsep.spectral.mixtures import (
     SetBank,
-    band_centres,
-    compressor_gains,
     draw_stretch,
-    equaliser_gains,
     gram_sums,
-    high_pass_gains,
     master,
     mixtures,
-    phrases,
     random_gains,
     set_gains,
     simulate,
 )
 from deepsep.spectral.powers import SPEEDS, PowerBank
+from deepsep.spectral.production import (
+    band_centres,
+    compressor_gains,
+    equaliser_gains,
+    high_pass_gains,
+    phrases,
+)
 from deepsep.spectral.songs import song_batches
 from deepsep.spectral.spectrum import Spectrum, stereo_power
 
