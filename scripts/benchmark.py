@@ -154,15 +154,15 @@ def training(folder: Path, args: argparse.Namespace) -> None:
         "unasked": ([], {}),
         "unasked, large blocks kept": ([], {"GLIBC_TUNABLES": KEEP_LARGE_BLOCKS}),
     }
-    for name, (more, environment) in kinds.items():
-        pairs = []
-        for _ in range(args.runs):
-            own = seconds(*more, **environment)
-            pairs.append((own, seconds(PYTHONPATH=args.against) if args.against else own))
-        took = statistics.median(own for own, _ in pairs)
-        print(f"training an encoder, {name}, --batch 8 --frames 128: {args.steps / took:.2f} steps a second")
+    rounds = []
+    for _ in range(args.runs):
+        took = {name: seconds(*more, **environment) for name, (more, environment) in kinds.items()}
+        rounds.append((took, seconds(PYTHONPATH=args.against) if args.against else 0.0))
+    for name in kinds:
+        own = statistics.median(took[name] for took, _ in rounds)
+        print(f"training an encoder, {name}, --batch 8 --frames 128: {args.steps / own:.2f} steps a second")
         if args.against:
-            ratio = statistics.median(other / own for own, other in pairs)
+            ratio = statistics.median(other / took[name] for took, other in rounds)
             print(f"    {ratio:.2f} times the other's")
 
 

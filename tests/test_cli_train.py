@@ -212,7 +212,7 @@ def test_a_folder_given_twice_or_inside_another_is_heard_once(tmp_path):
 @pytest.mark.slow
 def test_contrast_trains_copies_of_priors_on_together(trained, data, tmp_path):
     out, _ = trained
-    words = ("--priors", out, data, "--batch", 2, "--frames", 16, "--workers", 0, "--lr", 1e-3)
+    words = ("--priors", out, data, "--batch", 2, "--frames", 16, "--workers", 0, "--lr", 1e-2)
     start = {path.name: path.read_bytes() for path in out.glob("*.*")}
     code, told = run("contrast-priors", *words, "-o", tmp_path / "p", "--steps", 3)
     assert code == 0, told
@@ -225,8 +225,7 @@ def test_contrast_trains_copies_of_priors_on_together(trained, data, tmp_path):
         assert info["contrast"]["steps"] == 3
         assert info["training"] == before[source]["training"]
         assert set(info["held_out"]) == set(info["contrast"]["before"]) == set(before[source]["held_out"])
-        weights = [load_file(p / f"{source}.safetensors") for p in (out, tmp_path / "p")]
-        assert any(np.abs(weights[1][name] - kept).max() > 0 for name, kept in weights[0].items())
+        assert info["held_out"] != info["contrast"]["before"]
     again = ("contrast-priors", *words, "-o", tmp_path / "p", "--steps", 5)
     code, told = run(*again)
     assert code == 1

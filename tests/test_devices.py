@@ -392,15 +392,8 @@ def test_a_process_killed_on_one_of_two_machines_is_started_again_on_both(tmp_pa
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     words = (
-        "--nnodes",
-        2,
-        "--rdzv-backend",
-        "c10d",
-        "--rdzv-endpoint",
-        f"127.0.0.1:{port}",
-        "--max-restarts",
-        2,
-    )
+        "--nnodes", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--max-restarts", 2,
+    )  # fmt: skip
     script = hiss(tmp_path)
     environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     agents = [torchrun(1, *words, script, alone=False, env=environment) for _ in range(2)]

@@ -29,7 +29,7 @@ __all__ = ["SGLD_CONTEXT", "Inference", "stationary_gains"]
 
 SGLD_CONTEXT = 64  # frames that a chain sees to either side
 ENCODER_DRAWS = 16  # from q, for its spread
-CHAINS_AT_ONCE = {"cpu": 1, "cuda": 8}  # the CPU would gain nothing
+CHAINS_AT_ONCE = {"cpu": 1, "cuda": 8}  # the CPU would gain nothing; 4 on other devices
 LEAST_GAIN = 1e-6  # of a pooled estimate, 60 dB below the mixture
 INDEPENDENT = 0.375  # coefficients per bin and frame: frames overlap by three quarters
 

@@ -130,8 +130,8 @@ def simulate(
         if augment:  # but for a set, which has been arranged and mixed
             powers_gn = mixed.diagonal().sum(0).T[: len(mixed) - 2 * bool(signals.members)]
             gain_gn = mixed.new_ones(len(mixed), mixed.shape[-1])
-            gain_gn[: len(powers_gn)] = phrases(len(powers_gn), mixed.shape[-1], spectrum, random)
-            gain_gn[: len(powers_gn)] *= compressor_gains(powers_gn, 0.8, random)
+            entries_gn = phrases(len(powers_gn), mixed.shape[-1], spectrum, random)
+            gain_gn[: len(powers_gn)] = entries_gn * compressor_gains(powers_gn, 0.8, random)
             mixed = mixed * (gain_gn[:, None] * gain_gn)[:, :, None]
         make = set_gains if signals.members else random_gains
         gains = torch.from_numpy(make(signals.source, len(banks), batch, random))

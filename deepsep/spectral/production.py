@@ -35,8 +35,8 @@ def add_drive_and_room(samples_t: np.ndarray, rate: int, random: np.random.Gener
         length = len(x) + len(room) - 1
         unit = 1 << max(0, length.bit_length() - 3)
         size = -(-length // unit) * unit  # of small prime factors
-        spectra = (torch.fft.rfft(torch.from_numpy(part).float(), size) for part in (x, room))
-        x = torch.fft.irfft(next(spectra) * next(spectra), size)[: len(x)].numpy()
+        dry, response = (torch.fft.rfft(torch.from_numpy(part).float(), size) for part in (x, room))
+        x = torch.fft.irfft(dry * response, size)[: len(x)].numpy()
     out: np.ndarray = x.astype(np.float32)
     return out
 

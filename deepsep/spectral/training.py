@@ -188,7 +188,7 @@ def encoder_task(
         noise = Draws(torch.Generator(compute.device).manual_seed(3))
         gains, stds = [], []
         for m in test.chunk(len(test.total_bdn) // JUDGED):
-            q = judged(average, m)
+            q = average(mixture_features(m.mix_bcdn, here))
             power = m.total_bdn / (2 * here.count_d[:, None])
             drawn = [noise.normal(q.log_std.shape, compute.device) for _ in range(16)]
             gains.append(q.log_gain.exp())

@@ -23,7 +23,7 @@ from ..models.weights import check_stated, check_values, open_weights, read_stat
 from ..staging import StagedFiles
 from .muon import Muon
 
-__all__ = ["State", "check_checkpoint", "load_checkpoint", "run_of", "save_checkpoint"]
+__all__ = ["State", "check_checkpoint", "is_written_by", "load_checkpoint", "save_checkpoint"]
 
 MOST_TOLD = 8  # settings that differ
 MOST_STEPS, MOST_MINUTES = 10**12, 1e9  # no run is longer; a note that says so is damaged
@@ -81,10 +81,9 @@ def check_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     return note
 
 
-def run_of(path: Path) -> str | None:
-    """Which of torchrun's runs wrote a checkpoint; None if it was none, or there is no checkpoint."""
-    run = note_of(path).get("run") if path.exists() else None
-    return run if isinstance(run, str) else None
+def is_written_by(path: Path, run: str) -> bool:
+    """Whether there is a checkpoint that this run of torchrun wrote. DeepsepError for a damaged one."""
+    return path.exists() and bool(note_of(path).get("run") == run)
 
 
 def note_of(path: Path) -> dict[str, Any]:

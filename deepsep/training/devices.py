@@ -17,9 +17,11 @@ from ..config import Start, TrainConfig
 from ..inference.compute import Compute, bfloat16_pays
 from ..inference.settings import pick_device
 from ..progress import Listener
-from .checkpoint import run_of
+from .checkpoint import is_written_by
 
 __all__ = ["computing", "lead_first", "quiet_unless_leading", "start_or_resume"]
+
+PRECISIONS = (None, torch.bfloat16, torch.float16)
 
 
 @contextmanager
@@ -33,15 +35,13 @@ def computing(training: TrainConfig, listener: Listener) -> Iterator[Compute]:
     if name == "cuda" and parts > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     device = torch.device(name)
-    compute = Compute(device, part=part, parts=parts)
-    dtype = precision(device, training, quiet_unless_leading(listener, compute))
-    if "TORCHELASTIC_RUN_ID" not in os.environ and parts == 1:
-        yield replace(compute, dtype=dtype)
+    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    if not run and parts == 1:
+        yield Compute(device, precision(device, training, listener))
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     store, _, _ = next(distributed.rendezvous("env://"))
-    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # it lives as long as torchrun
         run += " " + store.compare_set("deepsep/run", "", uuid.uuid4().hex).decode()
         # a restart must not find the addresses of the processes before it
@@ -51,17 +51,19 @@ def computing(training: TrainConfig, listener: Listener) -> Iterator[Compute]:
         backend, store=store, rank=part, world_size=parts, timeout=timedelta(days=1)
     )  # the others wait while the first reads the recordings
     try:
-        yield replace(compute, dtype=that_leads(dtype, device), run=run, again=started_again(device))
+        dtype = precision_for_all(device, training, listener)
+        yield Compute(device, dtype, part, parts, run, again=started_again(device))
         distributed.barrier()  # who leaves while another still talks to it may be aborted
     finally:
         distributed.destroy_process_group()
 
 
-def that_leads(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
-    """The leading process's choice of precision: the others may have timed it otherwise."""
-    reduced = torch.tensor(int(dtype is not None), device=device)
-    distributed.broadcast(reduced, 0)
-    return (dtype or torch.bfloat16) if reduced else None
+def precision_for_all(device: torch.device, training: TrainConfig, listener: Listener) -> torch.dtype | None:
+    """The leading process's `precision`: each might time it otherwise."""
+    chosen = precision(device, training, listener) if distributed.get_rank() == 0 else None
+    told = torch.tensor(PRECISIONS.index(chosen), device=device)
+    distributed.broadcast(told, 0)
+    return PRECISIONS[int(told)]
 
 
 def started_again(device: torch.device) -> bool:
@@ -105,4 +107,4 @@ def start_or_resume(start: Start, checkpoint: Path, compute: Compute) -> Start:
 
     Then the run goes on from its own checkpoint, but not from one of the training that it is to replace.
     """
-    return "resume" if compute.again and run_of(checkpoint) == compute.run else start
+    return "resume" if compute.again and is_written_by(checkpoint, compute.run) else start
