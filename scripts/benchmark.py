@@ -64,11 +64,13 @@ class Cost(NamedTuple):
 
 
 def run(*arguments: str, **environment: str) -> Cost:
-    """What one `deepsep` process takes."""
+    """What one `deepsep` process takes, its modules compiled before, as pip leaves them."""
     command = [sys.executable, "-m", "deepsep", *arguments]
+    surroundings = {**os.environ, **environment}
+    surroundings.pop("PYTHONDONTWRITEBYTECODE", None)
     began = time.monotonic()
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environment},
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=surroundings,
         cwd=tempfile.gettempdir(),  # Python would find the package in a checkout before that of PYTHONPATH
     )  # fmt: skip
     assert process.stderr is not None
