@@ -14,14 +14,13 @@ from deepsep.progress import Listener
 from deepsep.recordings.banks import Bank, SampleBank
 from deepsep.recordings.files import find_audio
 from deepsep.spectral.mixtures import (
-    SetBank,
-    draw_stretch,
     gram_sums,
     master,
     mixtures,
     random_gains,
     set_gains,
     simulate,
+    widened,
 )
 from deepsep.spectral.powers import SPEEDS, PowerBank
 from deepsep.spectral.production import (
@@ -29,10 +28,12 @@ from deepsep.spectral.production import (
     compressor_gains,
     equaliser_gains,
     high_pass_gains,
+    other_side,
     phrases,
 )
 from deepsep.spectral.songs import song_batches
 from deepsep.spectral.spectrum import Spectrum, stereo_power
+from deepsep.spectral.stretches import SetBank, draw_middles, draw_stretch, draw_wide_stretch
 
 RATE = 8000
 SPECTRUM = Spectrum(SpectrumConfig(rate=RATE, n_fft=64, single_bins=4))
@@ -259,7 +260,9 @@ def test_sets_of_all_sources_are_never_drawn_unless_asked_for(folders, tmp_path)
 
 def test_the_level_beside_a_set_is_that_of_a_singer():
     """Around 5 dB below it, silent a third of the time; the set itself is kept as it is, or absent."""
-    gains = set_gains(np.array([0, 0, 1, 1]), 3, 4000, np.random.default_rng(0)).astype(np.float64)
+    gains = set_gains(np.array([0, 0, 1, 1]), np.arange(4), 3, 4000, np.random.default_rng(0)).astype(
+        np.float64
+    )
     voice = np.square(gains[:, :, 0]).mean(1)
     assert 0.3 < (voice == 0).mean() < 0.4
     assert -6 < np.median(10 * np.log10(voice[voice > 0])) < -4
@@ -271,7 +274,7 @@ def test_the_level_beside_a_set_is_that_of_a_singer():
 def test_stretches_that_are_mixed_anew_are_other_mixtures(folders, tmp_path, monkeypatch):
     monkeypatch.setattr("deepsep.spectral.mixtures.REPLAYED", 1)
     banks = [build(SampleBank, [folder], tmp_path / "cache") for folder in folders]
-    monkeypatch.setattr("deepsep.spectral.mixtures.draw_stretch", heard := Counting(draw_stretch))
+    monkeypatch.setattr("deepsep.spectral.stretches.draw_stretch", heard := Counting(draw_stretch))
     rng = torch.Generator().manual_seed(0)
     batches = simulate(banks, SPECTRUM, frames=24, batch=2, rng=rng, extra=0)
     drawn = [next(batches).total_bdn for _ in range(20)]
@@ -357,12 +360,73 @@ def test_mixtures_of_one_signal_are_that_signal():
 
 def test_gains_pan_without_changing_power_and_leave_some_sources_out():
     source = np.array([0, 1, 2, 1])
-    gains = random_gains(source, 3, 4000, np.random.default_rng(0))
+    gains = random_gains(source, np.arange(4), 3, 4000, np.random.default_rng(0))
     assert gains.shape == (4000, 2, 4) and np.isfinite(gains).all()
     assert 0.05 < (gains[:, :, 0] == 0).all(1).mean() < 0.2
     assert (gains < 0).any() and (gains[:, 0] > 0).any()
     mono = np.isclose(gains[:, 0], gains[:, 1]).all(1).mean()
     assert 0.2 < mono < 0.6
+
+
+def test_signals_are_made_wide_by_others_of_their_source():
+    random = np.random.default_rng(0)
+    drawn = np.stack([draw_middles(4, 3, random, True) for _ in range(2000)])
+    assert (drawn[:, :4] == np.arange(4)).all()
+    sides = drawn[:, 4:] < 4
+    assert (drawn[:, 4:][~sides] == np.nonzero(~sides)[1] + 4).all()
+    assert 0.4 < sides.mean() < 0.6 and all(len(set(row)) == len(row) for row in drawn[:, 4:])
+    assert (draw_middles(4, 3, random, False) == np.arange(7)).all()
+
+
+def test_a_side_is_added_on_the_left_and_subtracted_on_the_right():
+    random = np.random.default_rng(0)
+    middle = np.array([0, 1, 0])
+    gains = random.standard_normal((4000, 2, 3))
+    gains[:1000, 1] = gains[:1000, 0]
+    wide = widened(gains, middle, random)
+    np.testing.assert_allclose(wide[:, :, :2], gains[:, :, :2], rtol=1e-6)
+    assert (wide[:, 0, 2] == -wide[:, 1, 2]).all()
+    assert (wide[:1000, :, 2] == 0).all(), "a mono mixture stays mono"
+    width = wide[1000:, 0, 2] / np.sqrt(np.square(gains[1000:, :, 0]).mean(1))
+    assert 0.15 < (width == 0).mean() < 0.25
+    assert -24.01 < 20 * np.log10(width[width > 0].min()) and width.max() < 1.0001
+    assert -11 < 20 * np.log10(np.median(width[width > 0])) < -9
+
+
+def test_what_makes_a_stretch_wide_is_its_recordings_own_or_made_up(tmp_path):
+    random = np.random.default_rng(0)
+    channels = random.standard_normal((8 * RATE, 2)) * [0.1, 0.05]
+    for name, samples in (("stereo", channels), ("mono", channels[:, :1]), ("alike", channels[:, [0, 0]])):
+        (tmp_path / name).mkdir()
+        sf.write(tmp_path / name / "a.wav", samples, RATE, subtype="FLOAT")
+        bank = build(SampleBank, [tmp_path / name], tmp_path / f"{name} cache")
+        for _ in range(8):
+            middle, side = draw_wide_stretch(bank, 2 * RATE, RATE, random)
+            assert np.square(side).sum() == pytest.approx(np.square(middle).sum(), rel=1e-3)
+            together = np.dot(middle, side) / np.square(middle).sum()
+            # (l + r) / 2 and (l - r) / 2 have the same energy here: the two added are one channel
+            own = abs(together - (1 - 0.25) / (1 + 0.25)) < 0.05
+            assert own if name == "stereo" else abs(together) < 0.5
+    echo = other_side(np.eye(1, 4 * RATE)[0].astype(np.float32), RATE, random)
+    assert np.isfinite(echo).all() and np.abs(echo).max() > 0
+
+
+def test_wide_mixtures_are_still_the_sum_of_their_parts(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepsep.spectral.stretches.SIDED", 1.0)  # no second parts
+    banks = [build(SampleBank, [folder], tmp_path / "cache") for folder in folders]
+    drawn = simulate(banks, SPECTRUM, frames=24, batch=64, rng=torch.Generator().manual_seed(0), extra=2)
+    wide = 0
+    for _ in range(8):
+        m = next(drawn)
+        tolerance = 1e-3 * float(m.total_bdn.max())
+        torch.testing.assert_close(m.cross_bpdn.sum(1), m.total_bdn, rtol=1e-3, atol=tolerance)
+        left_right = m.mix_bcdn[:, :2].sum(1) * SPECTRUM.count_d[:, None]
+        torch.testing.assert_close(left_right, m.total_bdn, rtol=1e-3, atol=tolerance)
+        alone = (m.power_bpdn.flatten(2).sum(2) > 0).sum(1) == 1
+        left, right, mid, side = m.mix_bcdn[alone].double().unbind(1)
+        apart = mid * side - ((left - right) / 2) ** 2  # 0 where one channel is a multiple of the other
+        wide += int((apart.flatten(1).mean(1) > 1e-4 * ((left + right) ** 2).flatten(1).mean(1)).sum())
+    assert wide > 0, "a source alone is not the same left and right, give or take a gain"
 
 
 def test_songs_are_heard_in_stretches_at_level_one(tmp_path):

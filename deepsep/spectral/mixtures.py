@@ -18,10 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio.resampling import resample
 from ..recordings.banks import SampleBank
 from .production import (
-    add_drive_and_room,
     band_centres,
     compressor_gains,
     equaliser_gains,
@@ -29,8 +27,9 @@ from .production import (
     phrases,
 )
 from .spectrum import Spectrum, pairs_of
+from .stretches import SetBank, Signals, draw_set, draw_solos
 
-__all__ = ["Mixtures", "SetBank", "concatenate", "simulate"]
+__all__ = ["Mixtures", "concatenate", "simulate"]
 
 TILE = 128  # frames whose products stay in a processor's cache
 REPLAYED = 96  # draws of stretches that a simulator keeps, to mix them anew
@@ -70,14 +69,6 @@ class Mixtures:
         return [Mixtures(*part) for part in zip(*tensors, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class SetBank:
-    """Recordings of several sources together: the numbers of these sources, in order, and the recordings."""
-
-    members: tuple[int, ...]
-    bank: SampleBank
-
-
 def concatenate(batches: Sequence[Mixtures]) -> Mixtures:
     """Join several batches."""
     names = Mixtures.__dataclass_fields__
@@ -91,16 +82,18 @@ def simulate(
     frames: int,
     batch: int,
     rng: torch.Generator,
-    extra: int = 2,
+    extra: int = 3,
     augment: bool = True,
     sets: Sequence[SetBank] = (),
     set_share: float = 0.0,
 ) -> Iterator[Mixtures]:
     """Endless batches of simulated mixtures: the model's own draws, sources independent of one another.
 
-    Every batch is `batch` mixtures of the same g = len(banks) + extra stretches of sound. With `augment` half of the
-    batches mix stretches anew that were heard before: other equalisation, levels, signs and places. A share
-    `set_share` of the batches has one of the `sets` in both channels, and the sources outside it from `banks`.
+    Every batch is `batch` mixtures of the same g = len(banks) + extra signals. With `augment` most of the extra ones
+    make another one wide: they are added on the left and subtracted on the right. The rest are second parts of
+    sources. Half of the batches mix signals anew that were heard before: other equalisation, levels, signs and
+    places. A share `set_share` of the batches has one of the `sets` in both channels, and the sources outside it
+    from `banks`.
     """
     random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
     length = (frames + 3) * spectrum.hop
@@ -124,6 +117,7 @@ def simulate(
             gain = gain * high_pass_gains(
                 gram.diagonal().movedim(-1, 0) * gain[..., None] ** 2, spectrum, random
             )
+            gain = gain[signals.middle]
             if signals.members:  # both channels alike, and a whole record keeps its low end
                 gain[-2:] = equaliser_gains(1, spectrum, random)
             mixed = gram * (gain[:, None] * gain)[..., None]
@@ -131,56 +125,15 @@ def simulate(
             powers_gn = mixed.diagonal().sum(0).T[: len(mixed) - 2 * bool(signals.members)]
             gain_gn = mixed.new_ones(len(mixed), mixed.shape[-1])
             entries_gn = phrases(len(powers_gn), mixed.shape[-1], spectrum, random)
-            gain_gn[: len(powers_gn)] = entries_gn * compressor_gains(powers_gn, 0.8, random)
+            middle = signals.middle[: len(powers_gn)]
+            gain_gn[: len(powers_gn)] = (entries_gn * compressor_gains(powers_gn, 0.8, random))[middle]
             mixed = mixed * (gain_gn[:, None] * gain_gn)[:, :, None]
         make = set_gains if signals.members else random_gains
-        gains = torch.from_numpy(make(signals.source, len(banks), batch, random))
+        gains = torch.from_numpy(make(signals.source, signals.middle, len(banks), batch, random))
         batch_of = mixtures(
             mixed, gains, torch.from_numpy(signals.source), len(banks), spectrum.count_d, signals.members
         )
         yield normalise_levels(master(batch_of, spectrum, random) if augment else batch_of, random, spectrum)
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """Whose each signal is, and the members of a set, whose left and right channel are the last two signals."""
-
-    source: np.ndarray
-    members: tuple[int, ...] = ()
-
-
-def draw_solos(
-    banks: Sequence[SampleBank],
-    extra: int,
-    length: int,
-    rate: int,
-    random: np.random.Generator,
-    augment: bool,
-) -> tuple[Signals, np.ndarray]:
-    """Draw a stretch of every source and `extra` of any: float32 (g, length)."""
-    source = np.concatenate([np.arange(len(banks)), random.integers(len(banks), size=extra)])
-    signals = [draw_stretch(banks[k], length, rate, random, augment) for k in source]
-    return Signals(source), np.stack(signals)
-
-
-def draw_set(
-    banks: Sequence[SampleBank],
-    sets: Sequence[SetBank],
-    extra: int,
-    length: int,
-    rate: int,
-    random: np.random.Generator,
-    augment: bool,
-) -> tuple[Signals, np.ndarray]:
-    """Draw a stretch of each source outside of one set, `extra` of any of these, then the set's two channels."""
-    weight = np.cbrt([part.bank.hours for part in sets])  # as folders of one source are drawn
-    chosen = sets[int(random.choice(len(sets), p=weight / weight.sum()))]
-    outside = np.array([k for k in range(len(banks)) if k not in chosen.members])
-    source = np.concatenate([outside, random.choice(outside, extra)])
-    solos = [draw_stretch(banks[k], length, rate, random, augment) for k in source]
-    both = draw_stereo_stretch(chosen.bank, length, rate, random, augment)
-    whose = np.concatenate([source, [chosen.members[0]] * 2])
-    return Signals(whose, chosen.members), np.concatenate([np.stack(solos), both])
 
 
 def gram_sums(spectra_gfn: Tensor, spectrum: Spectrum) -> Tensor:
@@ -230,7 +183,9 @@ def mixtures(
     )
 
 
-def random_gains(source: np.ndarray, stems: int, batch: int, random: np.random.Generator) -> np.ndarray:
+def random_gains(
+    source: np.ndarray, middle: np.ndarray, stems: int, batch: int, random: np.random.Generator
+) -> np.ndarray:
     """Gains (batch, 2, g): a level, sign and place between left and right for each signal; some sources absent."""
     g = len(source)
     level = 10 ** ((random.normal(-6, 6, (batch, stems)).clip(-24, 8)) / 20)
@@ -244,17 +199,33 @@ def random_gains(source: np.ndarray, stems: int, batch: int, random: np.random.G
     pan = np.where(random.random((batch, 1)) < 0.3, 0, pan)  # mono songs
     angle = (pan + 1) * np.pi / 4
     gains = (level[:, source] * own)[:, None] * np.sqrt(2) * np.stack([np.cos(angle), np.sin(angle)], 1)
-    result: np.ndarray = gains.astype(np.float32)
-    return result
+    return widened(gains, middle, random)
 
 
-def set_gains(source: np.ndarray, stems: int, batch: int, random: np.random.Generator) -> np.ndarray:
+def widened(gains: np.ndarray, middle: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Gains (batch, 2, g) where signals that make others wide are added on the left and subtracted on the right.
+
+    They lie about 10 dB below those. A mixture whose channels are the same otherwise stays mono.
+    """
+    gains = gains.astype(np.float32)
+    stereo = (gains[:, 0] != gains[:, 1]).any(1)
+    for i in np.flatnonzero(middle != np.arange(len(middle))):
+        width = 10 ** (random.normal(-10, 6, len(gains)).clip(-24, 0) / 20)
+        width *= stereo & (random.random(len(gains)) < 0.8)
+        level = width * np.sqrt(np.square(gains[:, :, middle[i]]).mean(1))
+        gains[:, :, i] = np.stack([level, -level], 1)
+    return gains
+
+
+def set_gains(
+    source: np.ndarray, middle: np.ndarray, stems: int, batch: int, random: np.random.Generator
+) -> np.ndarray:
     """`random_gains` where the last two signals are the channels of a set: both kept, perhaps swapped, one level.
 
     The sources outside it lie about 5 dB below it, as a singer does, and a third of the time they are silent.
     """
     g = len(source)
-    gains = random_gains(source, stems, batch, random)
+    gains = random_gains(source, np.arange(g), stems, batch, random)
     outside = source[:-2]
     level = 10 ** (random.normal(-5, 4.5, (batch, stems)).clip(-24, 8) / 20)
     level *= random.random((batch, stems)) > 0.25
@@ -269,40 +240,7 @@ def set_gains(source: np.ndarray, stems: int, batch: int, random: np.random.Gene
     gains[:, :, -2:] = np.where(swap[:, None, None], np.eye(2)[::-1], np.eye(2)) * sign[:, None, None]
     alone = random.random(batch) < 0.06  # the sources outside, with nothing else
     gains[alone, :, -2:] = 0
-    return gains
-
-
-def draw_stretch(
-    bank: SampleBank, length: int, rate: int, random: np.random.Generator, augment: bool
-) -> np.ndarray:
-    """Draw a stretch of one channel, float32 (length,); with `augment` at another speed, with drive and room."""
-    x = at_some_speed(lambda n: bank.draw(n, random)[None], length, rate, random, 3.5 * augment)[0]
-    return fit(add_drive_and_room(x, rate, random) if augment else x, length)
-
-
-def draw_stereo_stretch(
-    bank: SampleBank, length: int, rate: int, random: np.random.Generator, augment: bool
-) -> np.ndarray:
-    """Draw a stretch of both channels, float32 (2, length); with `augment` at another speed."""
-    return fit(
-        at_some_speed(lambda n: bank.draw_stereo(n, random), length, rate, random, 2 * augment), length
-    )
-
-
-def at_some_speed(
-    draw: Callable[[int], np.ndarray], length: int, rate: int, random: np.random.Generator, semitones: float
-) -> np.ndarray:
-    """Draw so many samples (c, n) that, played up to `semitones` higher or lower, they are about `length` or more."""
-    if not semitones:
-        return draw(length + 64)
-    speed = 2 ** (random.uniform(-semitones, semitones) / 12)
-    return resample(draw(int(length * speed) + 64), round(rate * speed), rate)
-
-
-def fit(samples: np.ndarray, length: int) -> np.ndarray:
-    """Cut samples (..., t) to `length`, or fill them with silence."""
-    missing = max(0, length - samples.shape[-1])
-    return np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, missing)])[..., :length]
+    return widened(gains, middle, random)
 
 
 def master(m: Mixtures, spectrum: Spectrum, random: np.random.Generator) -> Mixtures:

@@ -17,6 +17,7 @@ __all__ = [
     "compressor_gains",
     "equaliser_gains",
     "high_pass_gains",
+    "other_side",
     "phrases",
 ]
 
@@ -32,13 +33,32 @@ def add_drive_and_room(samples_t: np.ndarray, rate: int, random: np.random.Gener
         room = random.standard_normal(int(seconds * rate)) * np.exp(-np.linspace(0, 6.9, int(seconds * rate)))
         room *= random.uniform(0.1, 0.6) / np.sqrt(np.square(room).sum())
         room[0] += 1
-        length = len(x) + len(room) - 1
-        unit = 1 << max(0, length.bit_length() - 3)
-        size = -(-length // unit) * unit  # of small prime factors
-        dry, response = (torch.fft.rfft(torch.from_numpy(part).float(), size) for part in (x, room))
-        x = torch.fft.irfft(dry * response, size)[: len(x)].numpy()
+        x = heard_in(room, x)
     out: np.ndarray = x.astype(np.float32)
     return out
+
+
+def heard_in(response: np.ndarray, samples_t: np.ndarray) -> np.ndarray:
+    """What a room, or the like, makes of sound by its impulse response: float32 (t,)."""
+    length = len(samples_t) + len(response) - 1
+    unit = 1 << max(0, length.bit_length() - 3)
+    size = -(-length // unit) * unit  # of small prime factors
+    dry, wet = (torch.fft.rfft(torch.from_numpy(part).float(), size) for part in (samples_t, response))
+    out: np.ndarray = torch.fft.irfft(dry * wet, size)[: len(samples_t)].numpy()
+    return out
+
+
+def other_side(samples_t: np.ndarray, rate: int, random: np.random.Generator) -> np.ndarray:
+    """What, added on the left and subtracted on the right, makes sound wide: float32 (t,).
+
+    Its echo within 40 ms, as of a double, or its room, from a small box of 10 ms to a hall of 1.5 s.
+    """
+    late = int(random.uniform(0, 0.04) * rate)
+    if random.random() < 0.25:
+        return np.pad(samples_t, (late, 0))[: len(samples_t)]
+    length = int(rate * 10 ** random.uniform(-2, np.log10(1.5)))
+    room = random.standard_normal(length) * np.exp(-np.linspace(0, 6.9, length))
+    return heard_in(np.pad(room, (late, 0)), samples_t)
 
 
 def band_centres(spectrum: Spectrum) -> np.ndarray:

@@ -25,10 +25,11 @@ from .calibration import best_gains, loud, spread_scale
 from .encoder import BandPosterior, UNet, gain_spread, mixture_features
 from .infer import stationary_gains
 from .losses import contrast_loss, elbo, mixture_sdr, sleep_loss
-from .mixtures import Mixtures, SetBank, concatenate, simulate
+from .mixtures import Mixtures, concatenate, simulate
 from .remix import remix
 from .songs import song_batches
 from .spectrum import Spectrum, spectrum_at, stereo_power
+from .stretches import SetBank
 
 __all__ = ["contrast_task", "encoder_task"]
 
@@ -109,7 +110,7 @@ def held_out_mixtures(
     """The same mixtures every time, of recordings that are held out; each with one of the sets, if there are any."""
     steady = torch.Generator().manual_seed(1)
     drawn = simulate(
-        banks, spectrum, frames=frames, batch=4, rng=steady, augment=False, sets=sets, set_share=1.0
+        banks, spectrum, frames=frames, batch=4, rng=steady, extra=2, augment=False, sets=sets, set_share=1.0
     )
     return list(islice(drawn, batches))
 
