@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from cli_fixtures import noise, record
 from conftest import DOMAIN, SMALL, SOURCES
 from processes import PATIENCE
 
-from deepsep import load_priors
+from deepsep import load_priors, separate
 from deepsep.config import (
     SpectralEncoderConfig,
     SpectralFlowConfig,
@@ -215,6 +216,16 @@ def test_a_device_that_is_not_there_is_one_line():
         pass
 
 
+def test_processes_that_would_share_apples_gpu_are_one_line(monkeypatch):
+    monkeypatch.setattr(devices, "pick_device", lambda name: "mps")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(DeepsepError, match="add --device cpu"),
+        devices.computing(TrainConfig(), Listener()),
+    ):
+        pass
+
+
 def numbered_batches(part=0, parts=1, shape=(8, 3)):
     """Endless batches, of each this process's part."""
     for i in itertools.count():
@@ -403,11 +414,21 @@ def test_a_process_killed_on_one_of_two_machines_is_started_again_on_both(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_training_command_of_two_processes_talks_once(tmp_path):
-    record(tmp_path / "data" / "a.wav", noise(4))
-    words = ("-m", "deepsep", "train-prior", "--source", "hiss", tmp_path / "data", "-o", tmp_path / "priors",
-             "--flow-steps", 1, "--hidden", 4, "--layers", 1, "--frames", 16, "--batch", 2, "--steps", 3,
-             "--device", "cpu")  # fmt: skip
-    run = torchrun(2, *words, stderr=subprocess.PIPE, text=True)
-    said = run.communicate(timeout=PATIENCE)[1]
-    assert run.returncode == 0 and said.count("3 steps; held out") == 1, said
+def test_training_commands_of_two_processes_talk_once(tmp_path):
+    """Two priors, the priors against each other, and an encoder."""
+    for seed, name in enumerate(("hiss", "wind")):
+        record(tmp_path / "data" / name / "a.wav", noise(6, seed=seed))
+    priors, about = tmp_path / "priors", ("--frames", 16, "--batch", 4, "--steps", 3, "--device", "cpu")
+    shape = ("--flow-steps", 1, "--hidden", 4, "--layers", 1)
+    commands = [
+        ("train-prior", "--source", name, tmp_path / "data" / name, "-o", priors, *shape)
+        for name in ("hiss", "wind")
+    ]
+    commands.append(("contrast-priors", "--priors", priors, tmp_path / "data", "-o", tmp_path / "again"))
+    commands.append(("train-encoder", "--priors", priors, tmp_path / "data", "--widths", "4"))
+    for words in commands:
+        run = torchrun(2, "-m", "deepsep", *words, *about, stderr=subprocess.PIPE, text=True)
+        said = run.communicate(timeout=PATIENCE)[1]
+        assert run.returncode == 0 and said.count("3 steps; held out") == 1, said
+    song = np.random.default_rng(0).standard_normal((2, 44100)).astype(np.float32)
+    assert set(separate(song, 44100, priors=priors, method="encoder")) == {"hiss", "wind"}

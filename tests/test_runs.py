@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tiny import DOMAIN, SPECTRUM
 
 import deepsep
+from deepsep.spectral import training as training_of_bands
 from deepsep.training import loop
 
 SMALL = deepsep.SpectralFlowConfig(channels=SPECTRUM.bands, steps=1, hidden=4, layers=1)
@@ -140,6 +141,25 @@ def test_songs_are_mixed_anew_by_the_average_and_learnt_from(data, priors):
     assert result.finished and all("SDR of remixes" in figures for figures in seen)
     about = json.loads((priors / "config.json").read_text())["encoder"]["training"]
     assert about["objective"] == "remix"
+
+
+def test_a_batch_of_songs_shrinks_with_that_of_mixtures(data, priors, monkeypatch):
+    """On a device that holds two songs at a time."""
+    real, held, said = training_of_bands.elbo, [], []
+
+    def elbo(encoder, flows, mix_bcdn, *words):
+        held.append(len(mix_bcdn))
+        if len(mix_bcdn) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(encoder, flows, mix_bcdn, *words)
+
+    monkeypatch.setattr(training_of_bands, "elbo", elbo)
+    training = deepsep.EncoderTraining(
+        steps=2, batch=16, frames=16, workers=0, objective="elbo", mixtures=data["hum"]
+    )
+    listener = deepsep.Listener(note=said.append)
+    assert deepsep.train_encoder(priors, data, network=NET, training=training, listener=listener).finished
+    assert held == [4, 2, 2, 2, 2] and "taken in 2 parts" in said[-1]
 
 
 def test_what_is_trained_is_replaced_only_where_that_is_said(data, priors):

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -245,6 +246,7 @@ def attempt(
         if on_done:
             on_done(result)
 
+    began = time.monotonic()
     with claims.claim(job.key) if claims else nullcontext(True) as free:
         if claims and (not free or job.is_done()):
             return None
@@ -255,7 +257,12 @@ def attempt(
         except (DeepsepError, OSError, UnicodeError, MemoryError, RuntimeError) as error:
             line = reason(error, job.source).replace(str(job.source), job.label)
             if log:
-                log.add({"source": job.label, "outcome": "failed", "error": line})
+                took = round(time.monotonic() - began, 3)
+                log.add(
+                    {"source": job.label, "outcome": "failed", "seconds": job.seconds, "took": took}
+                    | priors_row(model)
+                    | {"error": line}
+                )
             return line
 
 
@@ -268,18 +275,22 @@ def settings_after(settings: Settings, result: TrackResult | str | None) -> Sett
 
 def row_of(result: TrackResult, model: Model) -> dict[str, Any]:
     """The log's line of a track that is done."""
-    from ..output.tracks import priors_of
-
     return {
         "source": result.source,
         "outcome": "done",
         "seconds": result.seconds,
         "took": round(result.took, 3),
-        "priors": priors_of(model),
-        "weights": model.info.weights,
+        **priors_row(model),
         "settings": result.settings,
         "notes": notes_of(result),
     }
+
+
+def priors_row(model: Model) -> dict[str, Any]:
+    """What the log says of the priors."""
+    from ..output.tracks import priors_of
+
+    return {"priors": priors_of(model), "weights": model.info.weights}
 
 
 def interruption(done: int, jobs: int) -> str:

@@ -290,7 +290,7 @@ def separate(
     batch = Batch(quiet, as_json, log=library.RunLog(log) if log else None)
     skip_existing = skip_existing or (ray is not None and not overwrite)
     with exit_on_signals(), silence_c_libraries(), from_stdin("-" in inputs) as piped:
-        look = shard is None and ray is None
+        look = shard is None and ray is None and not skip_existing  # a library is not opened before its turn
         found = gather(inputs, piped, batch, part, recursive=recursive, out=out, look=look)
         if not found:
             batch.finish(None)

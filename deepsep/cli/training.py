@@ -148,7 +148,7 @@ class TrainingDisplay:
         from rich.progress import BarColumn, Progress, TextColumn
 
         self.title, self.quiet = title, quiet or not leads()
-        self.live = sys.stderr.isatty() and not quiet
+        self.live = sys.stderr.isatty() and not self.quiet
         self.bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=8),
             TextColumn("{task.fields[line]}", markup=False),

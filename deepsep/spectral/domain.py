@@ -189,7 +189,7 @@ class SpectralDomain:
         on_part: OnPart | None = None,
     ) -> Sound:
         """See `Domain`: log band powers drawn, with a phase made up by Griffin and Lim's iterations."""
-        spectrum = Spectrum(self.spectrum, device=str(rng.device))
+        spectrum = Spectrum(self.spectrum, device=str(flow.mean_spectrum.device))
         frames = spectrum.frames(samples)
         total = -(-(frames + 2 * EDGE) // 8) * 8
         x_dn = flow.sample(1, total, sigma, rng, temperature)[0, :, EDGE : EDGE + frames]

@@ -35,7 +35,7 @@ def sonify(
     """
     power = (spectrum.to_power(x_dn) - spectrum.floor).clamp(0, LOUDEST)
     magnitude = spectrum.expand(power.sqrt())
-    noise = torch.randn(1, samples, generator=rng, device=rng.device).to(magnitude)
+    noise = torch.randn(1, samples, generator=rng, device=magnitude.device).to(magnitude)
     spectra = spectrum.analyse(noise)[0]  # white noise of unit power in every coefficient
     if iterations == 0:
         return spectrum.synthesise(magnitude * spectra, samples)

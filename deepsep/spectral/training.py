@@ -129,7 +129,8 @@ def encoder_task(
     banks, unseen = solo_banks(model, folders, spectrum, run)
     sets, unseen_sets = set_banks(model, folders, spectrum, run)
     batches = mixture_batches(banks, model, training, frames, run, sets, training.set_share)
-    half = max(1, training.batch // training.draws // 2)
+    each = max(1, training.batch // training.draws)
+    half = max(1, each // 2)
     songs = None
     if training.mixtures:
         songs = song_batches(
@@ -144,13 +145,18 @@ def encoder_task(
             q = encoder(mixture_features(mix_bcdn, here))
         return BandPosterior(q.log_gain.float(), q.log_std.float())
 
+    def part_of_songs(m: Mixtures, spectra: Tensor, least: int) -> Tensor:
+        """As large a part of a batch of songs as these mixtures are of a batch, `least` songs or more."""
+        share = len(m.total_bdn) / (each * training.draws)
+        return spectra[: max(least, round(share * len(spectra)))].to(compute.device)
+
     def loss(encoder: UNet, m: Mixtures, draws: Draws) -> tuple[Tensor, Figures]:
         value = m.total_bdn.new_zeros(())
         figures: Figures = {}
         if training.objective != "elbo":
             value, figures = sleep_loss(posterior(encoder, m.mix_bcdn), m, here)
         if songs and training.objective == "remix":
-            spectra = next(songs).to(compute.device)
+            spectra = part_of_songs(m, next(songs), 2)  # one is mixed anew with another
             with torch.no_grad():
                 taught = posterior(teacher[0], stereo_power(spectra, here))
             mixed = remix(taught, spectra, here, draws)
@@ -158,7 +164,7 @@ def encoder_task(
             value = value + training.remix_weight * beside
             figures["SDR of remixes"] = found["SDR"]
         elif training.objective != "simulated":
-            mix = stereo_power(next(songs).to(compute.device), here) if songs else m.mix_bcdn[:half]
+            mix = stereo_power(part_of_songs(m, next(songs), 1), here) if songs else m.mix_bcdn[:half]
             bound, more = elbo(encoder, flows, mix, here, draws)
             value = value - (bound if training.objective == "elbo" else training.elbo_weight * bound)
             figures |= more

@@ -14,6 +14,7 @@ import torch
 from torch import distributed
 
 from ..config import Start, TrainConfig
+from ..errors import DeepsepError
 from ..inference.compute import Compute, bfloat16_pays
 from ..inference.settings import pick_device
 from ..progress import Listener
@@ -28,12 +29,16 @@ PRECISIONS = (None, torch.bfloat16, torch.float16)
 def computing(training: TrainConfig, listener: Listener) -> Iterator[Compute]:
     """Settle where a training computes; started by torchrun, join its other processes within the block.
 
-    Raises DeepsepError for a device that is not there.
+    Raises DeepsepError for a device that is not there, and for one that several processes cannot share.
     """
     part, parts = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     name = pick_device(training.device)
     if name == "cuda" and parts > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    if name == "mps" and parts > 1:
+        raise DeepsepError(
+            "several processes cannot train on mps; add --device cpu, or start one without torchrun"
+        )
     device = torch.device(name)
     run = os.environ.get("TORCHELASTIC_RUN_ID", "")
     if not run and parts == 1:

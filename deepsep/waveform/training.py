@@ -75,7 +75,7 @@ def encoder_task(
         if training.objective != "elbo":
             value, figures = sleep_loss(posterior, stems)
         if training.objective != "simulated":
-            half = max(1, training.batch // 2)  # the priors cost more than the encoder
+            half = max(1, len(stems) // 2)  # the priors cost more than the encoder
             if songs:
                 unlabelled = songs.stretches(half, config.window, run.rng, vary=False)
                 heard = mix(at_level(unlabelled[:, None])).to(stems.device)
