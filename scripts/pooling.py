@@ -2,9 +2,9 @@
 
 Usage: python scripts/pooling.py SONGS [--priors bundled] [--seconds 10]
 
-For each stem of songs with known stems: the SDR of the encoder, and of a chain that it starts and that is not pooled with
-it; the correlation of their errors; the SDR of the best mean of both stems, with one weight for all songs, and with
-the weight that suits each stem best, which only the true stem tells.
+For each source of songs with known stems: the SDR of the encoder, and of a chain that it starts and that is not pooled
+with it; the correlation of their errors; the SDR of the best mean of both stems, with one weight for all songs, and
+with the weight that suits each stem best, which only the true stem tells.
 """
 
 import argparse

@@ -21,7 +21,8 @@ FIND, PLAN = 0.05e-3, 0.42e-3  # s a song, to list the library and to plan the o
 RAY_START = 20.0  # s until a cluster's first workers run
 HAND_OUT = 0.7e-3  # s of the directing process for each song
 FLAC = 52.9e6  # bytes of its four stems, 16 bit
-JOB = 2.1e3  # bytes of the planning process's memory for each song
+JOB = 2.1e3  # bytes of the planning process's memory for each song that it plans
+LISTED = 0.6e3  # of that for each song of the library, while shards are dealt out
 
 # assumed
 SPREAD = 0.3  # of songs' lengths: standard deviation by mean
@@ -121,7 +122,8 @@ def table() -> str:
     for songs in LIBRARIES:
         for setup in SETUPS:
             played = play(setup, songs)
-            planned = songs * JOB / (1 if setup.queue else setup.workers)
+            shard = songs / (1 if setup.queue else setup.workers)
+            planned = shard * JOB + (songs - shard) * LISTED
             cells = [
                 f"{songs:,}",
                 setup.name,
