@@ -124,7 +124,8 @@ def training(folder: Path, args: argparse.Namespace) -> None:
     """Steps a second of an encoder's training, without start-up: a long run's time less a short one's.
 
     In float32 by AdamW, as the other checkout trained unasked, and as this one trains unasked: in bfloat16 where the
-    processor has it, by Muon. Then with large blocks of memory kept, as in docs/training.md.
+    processor has it, by Muon. Then with large blocks of memory kept, as in docs/training.md. The other as it trains
+    unasked, and told to train in bfloat16.
     """
     data = []
     for number, source in enumerate(["vocals", "drums", "bass", "other"]):
@@ -159,13 +160,14 @@ def training(folder: Path, args: argparse.Namespace) -> None:
     rounds = []
     for _ in range(args.runs):
         took = {name: seconds(*more, **environment) for name, (more, environment) in kinds.items()}
-        rounds.append((took, seconds(PYTHONPATH=args.against) if args.against else 0.0))
+        others = [seconds(*more, PYTHONPATH=args.against) for more in ([], ["--bf16"])] if args.against else []
+        rounds.append((took, others))
     for name in kinds:
         own = statistics.median(took[name] for took, _ in rounds)
         print(f"training an encoder, {name}, --batch 8 --frames 128: {args.steps / own:.2f} steps a second")
         if args.against:
-            ratio = statistics.median(other / took[name] for took, other in rounds)
-            print(f"    {ratio:.2f} times the other's")
+            ratios = [statistics.median(others[i] / took[name] for took, others in rounds) for i in (0, 1)]
+            print("    {:.2f} times the other's, {:.2f} times the other's with --bf16".format(*ratios))
 
 
 def floor(folder: Path, args: argparse.Namespace) -> None:
