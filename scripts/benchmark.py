@@ -160,7 +160,9 @@ def training(folder: Path, args: argparse.Namespace) -> None:
     rounds = []
     for _ in range(args.runs):
         took = {name: seconds(*more, **environment) for name, (more, environment) in kinds.items()}
-        others = [seconds(*more, PYTHONPATH=args.against) for more in ([], ["--bf16"])] if args.against else []
+        others = (
+            [seconds(*more, PYTHONPATH=args.against) for more in ([], ["--bf16"])] if args.against else []
+        )
         rounds.append((took, others))
     for name in kinds:
         own = statistics.median(took[name] for took, _ in rounds)
