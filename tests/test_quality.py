@@ -11,7 +11,7 @@ import deepsep
 from deepsep.models import hub
 
 SOURCES = ["vocals", "drums", "bass", "other"]
-FLOORS = {"vocals": 3.0, "drums": 6.0, "bass": 3.0, "other": 1.2}  # dB of SDR that the encoder must reach
+FLOORS = {"vocals": 3.0, "drums": 6.0, "bass": 3.0, "other": 1.5}  # dB of SDR that the encoder must reach
 
 
 def score(folder, *methods):
