@@ -8,6 +8,7 @@ A band and frame counts where the mixture lies within 50 dB of its loudest.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from deepsep import load_priors
 from deepsep.audio.loudness import Loudness
-from deepsep.evaluation.songs import find_songs, read
+from deepsep.evaluation.songs import Clip, find_songs, read
+from deepsep.inference.model import Model
 from deepsep.spectral.calibration import LEVELS, best_gains, coverage, loud
 from deepsep.spectral.encoder import UNet, gain_spread, mixture_features
 from deepsep.spectral.spectrum import Spectrum, stereo_power
@@ -30,21 +32,24 @@ def sums(one_cfn: Tensor, other_cfn: Tensor, spectrum: Spectrum) -> Tensor:
     return spectrum.band_power(product) * spectrum.count_d[:, None]
 
 
-@torch.no_grad()
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def asked_for(about: str | None) -> tuple[Model, Iterator[Clip]]:
+    """The priors and the excerpts of songs that the command line names."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("songs", type=Path)
     parser.add_argument("--priors", default="bundled")
     parser.add_argument("--seconds", type=float, default=10)
     args = parser.parse_args()
     model = load_priors(args.priors, device="cpu")
+    return model, (read(song, model.sources, args.seconds) for song in find_songs(args.songs))
+
+
+@torch.no_grad()
+def main() -> None:
+    """Print the table."""
+    model, clips = asked_for(__doc__)
     encoder = cast(UNet, model.encoder)
     found: dict[str, list[Tensor]] = {}
-    for song in find_songs(args.songs):
-        clip = read(song, model.sources, args.seconds)
+    for clip in clips:
         spectrum = Spectrum(model.domain.spectrum, clip.rate)
         loudness = Loudness()
         loudness.add(clip.mixture_ct)

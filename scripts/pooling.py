@@ -7,32 +7,21 @@ with it; the correlation of their errors; the SDR of the best mean of both stems
 with the weight that suits each stem best, which only the true stem tells.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
+from coverage import asked_for  # the script beside this one
 
-from deepsep import load_priors, separate
+from deepsep import separate
 from deepsep.evaluation.metrics import sdr
-from deepsep.evaluation.songs import find_songs, read
 
 WEIGHTS = np.linspace(0, 1, 21)
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("songs", type=Path)
-    parser.add_argument("--priors", default="bundled")
-    parser.add_argument("--seconds", type=float, default=10)
-    args = parser.parse_args()
-    model = load_priors(args.priors, device="cpu")
+    model, clips = asked_for(__doc__)
     rows: dict[str, list[np.ndarray]] = {}
     alike: dict[str, list[float]] = {}
-    for song in find_songs(args.songs):
-        clip = read(song, model.sources, args.seconds)
+    for clip in clips:
         by_encoder = separate(clip.mixture_ct, clip.rate, priors=model, method="encoder")
         by_chain = separate(clip.mixture_ct, clip.rate, priors=model, method="sgld", sgld={"pool": 1.0})
         for source, truth in clip.references.items():

@@ -83,6 +83,11 @@ def set_banks(
     return train, test
 
 
+def mixtures_a_draw(training: EncoderTraining | ContrastTraining) -> int:
+    """How many mixtures are made of the same stretches of sound."""
+    return max(1, training.batch // training.draws)
+
+
 def mixture_batches(
     banks: Sequence[SampleBank],
     model: Model,
@@ -94,8 +99,7 @@ def mixture_batches(
 ) -> Iterator[Mixtures]:
     """Endless batches of simulated mixtures; those of a resumed run are others than before."""
     seed = int(torch.randint(2**31, (1,), generator=run.rng)) + run.steps_before
-    each = max(1, training.batch // training.draws)
-    make = Simulation(banks, model.domain.spectrum, frames, each, sets, set_share)
+    make = Simulation(banks, model.domain.spectrum, frames, mixtures_a_draw(training), sets, set_share)
     drawn = simulate_in_workers(make, seed, workers=training.workers, draws=training.draws)
     return (concatenate(batches) for batches in drawn)
 
@@ -129,7 +133,7 @@ def encoder_task(
     banks, unseen = solo_banks(model, folders, spectrum, run)
     sets, unseen_sets = set_banks(model, folders, spectrum, run)
     batches = mixture_batches(banks, model, training, frames, run, sets, training.set_share)
-    each = max(1, training.batch // training.draws)
+    each = mixtures_a_draw(training)
     half = max(1, each // 2)
     songs = None
     if training.mixtures:
