@@ -8,23 +8,26 @@ other/, accompaniment/, midi/, render.py, debian_music.tsv). Written are
     OUT/data/SOURCE/ORIGIN/            solo recordings, by origin
     OUT/data/drums+bass+other/ORIGIN/  records without singing: sets of sources; so are other names with a plus
     OUT/mixtures/                      songs with singers, unlabelled
-    OUT/songs/NAME/                    development songs and excerpts; never trained on
+    OUT/songs/NAME/                    development songs, never trained on
+    OUT/excerpts/NAME/                 records without singing and a voice, neither of which is trained on
 
-in steps, each of which is left out where its result is there already: solos, debian (records and drum sounds from
-Debian packages, checked by their SHA-256), render (MIDI), synthesise, voices (other singers made of those there are),
-speech (words spoken in games, and the same sung), kits (recorded drum kits from Debian packages), sampled (notes of
-recorded instruments from npm packages), varied (the MIDI on other instruments), excerpts. They need apt-get, dpkg, npm,
-fluidsynth with two SoundFonts (see render.py), and pip install mido pyworld 'setuptools<81'.
+in steps: solos, debian (records and drum sounds from Debian packages), render (MIDI), synthesise, voices (other singers
+made of those there are), speech (words spoken in games, and the same sung), kits (recorded drum kits from Debian
+packages), sampled (notes of recorded instruments from npm packages), varied (the MIDI on other instruments), excerpts.
+Stop it at any time and run it again: a step that had ended is not taken again, and what another had made is thrown
+away. A recording that is not the one listed under its name in docs/training_recordings.txt is left out.
+
+It needs apt-get, dpkg, npm, fluidsynth with two SoundFonts (see render.py), and pip install mido pyworld
+'setuptools<81'.
 """
 
 import argparse
 import csv
-import hashlib
 import importlib
 import shutil
 import subprocess
 import sys
-import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -33,6 +36,9 @@ import mido
 import numpy as np
 import soundfile
 import soxr
+import stempeg
+from packages import Known, extract, link, unpack_debian, unpack_npm, unzip
+from stages import take
 from voices import other_singer, sing
 
 HERE = Path(__file__).resolve().parent
@@ -44,6 +50,11 @@ STEPS = (
 
 ORIGINS = {  # file name's start -> origin, where it is not the same
     "dorodoro": "banks", "erithacus": "banks", "kumi": "banks", "scottpoid": "banks",
+}  # fmt: skip
+
+MADE = {  # origins of recordings that these programs make; no two versions of the libraries make the same
+    "rendered", "varied", "synth", "boom", "beats", "kits", "sampled", "guitars", "moved", "moved_more", "spoken",
+    "played",
 }  # fmt: skip
 
 # held out: singers' files and records that only the excerpts hear
@@ -67,11 +78,16 @@ SPEECH = [  # words in packages whose sounds are CC BY-SA 3.0, a folder a speake
     "redeclipse-data/usr/share/games/redeclipse/data/sounds/voice/*.*",
     "redeclipse-data/usr/share/games/redeclipse/data/sounds/announcer/*.*",
 ]
+LEFT_OUT = {  # recordings of debian_music.tsv that the weights in the wheel heard, and that are left out since
+    "nolok_speech.ogg": "spoken",
+    "machinery.mp3": "no music",
+    "beneath_the_rabbit_hole.ogg": "CC BY-SA of no stated version",
+}
 RIFFS = "fretsonfire-songs-muldjord"  # four metal songs, their guitars apart from all else, CC BY-SA 3.0
 WITHOUT_VOICE = ("armygeddon",)  # of these
 RECORDS = "warzone2100-music"  # 25 pieces by LupusMechanicus, CC BY-SA 3.0
 NOT_HIS = ("track3_enhanced",)
-SAMPLES = "sonic-pi-samples"  # CC0
+SAMPLES = "sonic-pi-samples"  # CC0, some MIT
 ROLES = {  # start of a sample's name -> the drum it is
     "bd_": "kick", "drum_bass": "kick", "drum_heavy": "kick", "elec_hollow_kick": "kick", "elec_soft_kick": "kick",
     "sn_": "snare", "drum_snare": "snare", "elec_snare": "snare", "elec_hi_snare": "snare", "elec_lo_snare": "snare",
@@ -106,93 +122,67 @@ KIT_ROLES = {  # a word in a kit's name for an instrument -> the drum it is; the
 PLAYED = "avldrums.lv2-soundfont"  # two recorded kits by Glen MacArthur, CC BY-SA 3.0
 # an electronic kit's keys -> those of these kits
 PLAYED_KEYS = {22: 42, 26: 46, 43: 41, 48: 45, 50: 47, 58: 43}
-LOOPS = (
-    "loop_amen", "loop_breakbeat", "loop_compus", "loop_garzul", "loop_industrial", "loop_mehackit", "loop_mika",
+LOOPS = (  # but for those of a record of the 1960s
+    "loop_breakbeat", "loop_compus", "loop_garzul", "loop_industrial", "loop_mehackit", "loop_mika",
     "loop_perc", "loop_safari", "loop_tabla", "loop_electric", "loop_3d",
 )  # fmt: skip
 
 
-def link(path: Path, target: Path) -> None:
-    """Link a file, replacing what was there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    target.symlink_to(path.resolve())
-
-
-def solos(corpus: Path, out: Path) -> None:
-    """Solo recordings by origin, records without singing, unlabelled songs."""
+def solos(corpus: Path, made: Path) -> None:
+    """Solo recordings by origin, records without singing, unlabelled songs, the songs that are not rendered."""
     for source in ("vocals", "drums", "bass", "other"):
         for path in sorted((corpus / source).glob("*.ogg")):
             if path.stem not in HELD_OUT_VOICES:
                 start = path.stem.partition("_")[0]
-                link(path, out / "data" / source / ORIGINS.get(start, start) / path.name)
+                link(path, made / "data" / source / ORIGINS.get(start, start) / path.name)
     for path in sorted((corpus / "accompaniment").glob("*.ogg")):
         if path.stem not in HELD_OUT_RECORDS:
-            link(path, out / "data" / SET / path.stem.partition("_")[0] / path.name)
+            link(path, made / "data" / SET / path.stem.partition("_")[0] / path.name)
     for path in sorted((corpus / "unlabelled").glob("*.ogg")):
-        link(path, out / "mixtures" / path.name)
+        link(path, made / "mixtures" / path.name)
+    for song in sorted((corpus / "songs").iterdir()):
+        for path in song.iterdir():
+            link(path, made / "songs" / song.name / path.name)
+    falcon = Path(stempeg.example_stem_path())
+    link(falcon, made / "songs" / falcon.name)
 
 
-def unpack(package: str, out: Path) -> Path:
-    """The unpacked Debian package; downloaded where it is not there."""
-    target = out / "debian" / package
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", package], cwd=target.parent, check=True)
-        (archive,) = target.parent.glob(f"{package}_*.deb")
-        subprocess.run(["dpkg", "-x", archive, target], check=True)
-        archive.unlink()
-    return target
-
-
-def known_digests() -> dict[str, str]:
-    """SHA-256 starts of the recordings that trained the bundled weights, by NAME/PATH."""
-    lines = (HERE.parent / "docs" / "training_recordings.txt").read_text().splitlines()
-    return {name: digest for name, _, digest in (line.rpartition(" ") for line in lines)}
-
-
-def debian(corpus: Path, out: Path) -> None:
+def debian(corpus: Path, out: Path, made: Path) -> None:
     """Records from Debian packages, and drum sounds."""
-    known = known_digests()
+    packages = out / "debian"
     with open(corpus / "debian_music.tsv", newline="") as table:
         rows = [row for row in csv.DictReader(table, delimiter="\t") if row["class"] != "doubtful"]
-    for row in rows:
-        inside, _, member = row["path"].partition("!/")
-        folder = unpack(row["package"], out)
-        name = Path(member or inside).name.replace(" ", "_")
+    rows = [row for row in rows if Path(row["path"]).name not in LEFT_OUT]
+    files = [Path(row["path"].rpartition("!/")[2]) for row in rows]
+    names = Counter((row["package"], path.name) for row, path in zip(rows, files, strict=True))
+    for row, path in zip(rows, files, strict=True):
+        twice = names[row["package"], path.name] > 1
+        name = (f"{path.parent.name}_{path.name}" if twice else path.name).replace(" ", "_")
         origin = row["package"].removesuffix("-data").removesuffix("-music")
-        song = row["class"] == "song"
-        target = out / "mixtures" / name if song else out / "data" / SET / origin / name
-        if member:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(folder / inside) as archive, open(target, "wb") as copy:
-                shutil.copyfileobj(archive.open(member), copy)
-        elif (folder / inside).exists():
-            link(folder / inside, target)
-        else:
-            print(f"left out: {row['package']} has no {inside}", flush=True)
-            continue
-        digest = hashlib.sha256(target.read_bytes()).hexdigest()[:16]
-        listed = known.get(f"{SET}/{origin}/{name}")
-        if listed and listed != digest:
-            print(f"{target}: is not the recording that was trained on ({digest}, was {listed})", flush=True)
-    for path in sorted(unpack(RIFFS, out).glob("usr/share/games/fretsonfire/data/songs/*/*/guitar.ogg")):
+        target = made / "mixtures" / name if row["class"] == "song" else made / "data" / SET / origin / name
+        if not extract(unpack_debian(row["package"], packages), row["path"], target):
+            print(f"left out: {row['package']} has no {row['path']}", flush=True)
+    for path in sorted(
+        unpack_debian(RIFFS, packages).glob("usr/share/games/fretsonfire/data/songs/*/*/guitar.ogg")
+    ):
         song = path.parent.name
-        link(path, out / "data" / "other" / "muldjord" / f"{song}.ogg")
+        link(path, made / "data" / "other" / "muldjord" / f"{song}.ogg")
         rest = "drums+bass" if song in WITHOUT_VOICE else "vocals+drums+bass"
-        link(path.with_name("song.ogg"), out / "data" / rest / "muldjord" / f"{song}_without_guitar.ogg")
+        link(path.with_name("song.ogg"), made / "data" / rest / "muldjord" / f"{song}_without_guitar.ogg")
     for album in ("aftermath", "legacy"):
-        folder = unpack(RECORDS, out) / f"usr/share/games/warzone2100/music/albums/{album}_soundtrack"
+        folder = (
+            unpack_debian(RECORDS, packages) / f"usr/share/games/warzone2100/music/albums/{album}_soundtrack"
+        )
         for path in sorted(folder.glob("*.opus")):
             if path.stem not in NOT_HIS:
-                link(path, out / "data" / SET / "warzone2100" / path.name)
-    samples = unpack(SAMPLES, out) / "usr/share/sonic-pi/samples"
+                link(path, made / "data" / SET / "warzone2100" / path.name)
+    samples = unpack_debian(SAMPLES, packages) / "usr/share/sonic-pi/samples"
     for path in sorted(samples.glob("*.flac")):
         for start, role in ROLES.items():
             if path.stem.startswith(start):
-                link(path, out / "samples" / "drums" / role / path.name)
+                link(path, made / "samples" / "drums" / role / path.name)
         if path.stem.startswith(LOOPS):
-            link(path, out / "data" / "drums" / "loops" / path.name)
+            link(path, made / "data" / "drums" / "loops" / path.name)
 
 
 def run(*command: object) -> None:
@@ -200,35 +190,29 @@ def run(*command: object) -> None:
     subprocess.run([sys.executable, *map(str, command)], check=True)
 
 
-def render(corpus: Path, out: Path, minutes: float) -> None:
+def render(corpus: Path, made: Path, minutes: float) -> None:
     """MIDI as sound, and the development songs that are held out of it."""
-    run(corpus / "render.py", out / "rendered", "--minutes", minutes)
-    for source in ("drums", "bass", "other"):
-        (out / "data" / source).mkdir(parents=True, exist_ok=True)
-        (out / "rendered" / source).rename(out / "data" / source / "rendered")
-    run(corpus / "render.py", out, "--held-out")
-    for song in sorted((corpus / "songs").iterdir()):
-        for path in song.iterdir():
-            link(path, out / "songs" / song.name / path.name)
+    run(corpus / "render.py", made / "rendered", "--minutes", minutes)
+    for folder in sorted((made / "rendered").iterdir()):
+        (made / "data" / folder.name).mkdir(parents=True)
+        folder.rename(made / "data" / folder.name / "rendered")
+    run(corpus / "render.py", made, "--held-out")
 
 
-def synthesise(out: Path, minutes: float) -> None:
+def synthesise(out: Path, made: Path, minutes: float) -> None:
     """Synthetic basses, accompaniments and drums, and beats on recorded hits."""
-    made = out / "synthesised"
-    run(HERE / "synthesise.py", made / "synth", "--minutes", minutes / 4)
-    run(HERE / "synthesise.py", made / "boom", "--minutes", minutes / 6, "--sources", "bass",
-        "--kinds", "boom,sine", "--seed", 3)  # fmt: skip
-    if (out / "samples").exists():
-        run(HERE / "synthesise.py", made / "beats", "--minutes", minutes / 5, "--sources", "drums",
-            "--samples", out / "samples", "--seed", 5)  # fmt: skip
-    take_in(made, out)
+    play_synths(made, "synth", minutes / 4)
+    play_synths(made, "boom", minutes / 6, "--sources", "bass", "--kinds", "boom,sine", "--seed", 3)
+    hits = out / "samples"
+    play_synths(made, "beats", minutes / 5, "--sources", "drums", "--samples", hits, "--seed", 5)
 
 
-def take_in(made: Path, out: Path) -> None:
-    """Move what synthesise.py wrote, ORIGIN/SOURCE/, to where it is trained on, data/SOURCE/ORIGIN/."""
-    for folder in sorted(made.glob("*/*")):
-        (out / "data" / folder.name).mkdir(parents=True, exist_ok=True)
-        folder.rename(out / "data" / folder.name / folder.parent.name)
+def play_synths(made: Path, origin: str, minutes: float, *options: object) -> None:
+    """Run synthesise.py, which writes SOURCE/, and move that to data/SOURCE/ORIGIN/."""
+    run(HERE / "synthesise.py", made / origin, "--minutes", minutes, *options)
+    for folder in sorted((made / origin).iterdir()):
+        (made / "data" / folder.name).mkdir(parents=True, exist_ok=True)
+        folder.rename(made / "data" / folder.name / origin)
 
 
 def read(path: Path, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
@@ -240,7 +224,7 @@ def read(path: Path, start: float = 0.0, seconds: float | None = None) -> np.nda
     return np.asarray(soxr.resample(x, rate, RATE).T)
 
 
-def voices(out: Path, minutes: float) -> None:
+def voices(out: Path, made: Path, minutes: float) -> None:
     """Other singers made of those there are: pitch and formants moved apart, breath, drive, harmonies, doubles."""
     origins = {"eif": 0.35, "producer": 0.35, "sung": 0.15, "banks": 0.15}
     files = {o: sorted((out / "data" / "vocals" / o).glob("*.ogg")) for o in origins}
@@ -254,16 +238,17 @@ def voices(out: Path, minutes: float) -> None:
                 yield other_singer(x / np.abs(x).max(), random)
 
     for name, seed in (("moved", 7), ("moved_more", 8)):
-        sing_all(phrases, out / "data" / "vocals" / name, minutes, seed)
+        sing_all(phrases, made / "data" / "vocals" / name, minutes, seed)
 
 
-def speech(out: Path, minutes: float) -> None:
+def speech(out: Path, made: Path, minutes: float) -> None:
     """Words of games' speakers: spoken one after another as in rap, or sung by the same speaker."""
     speakers: dict[str, list[Path]] = {}
     for pattern in SPEECH:
-        for path in sorted(unpack(pattern.partition("/")[0], out).parent.glob(pattern)):
+        for path in sorted(unpack_debian(pattern.partition("/")[0], out / "debian").parent.glob(pattern)):
             speakers.setdefault(f"{path.parent}", []).append(path)
-    for path in unzip(unpack("0ad-data", out), "audio/voice/", out / "speech" / "0ad"):
+    (public,) = unpack_debian("0ad-data", out / "debian").glob("usr/share/games/*/mods/public/public.zip")
+    for path in unzip(public, "audio/voice/", made / "words"):
         speakers.setdefault(f"{path.parent}", []).append(path)
     names = sorted(name for name, paths in speakers.items() if len(paths) >= 4)
 
@@ -280,65 +265,56 @@ def speech(out: Path, minutes: float) -> None:
                 x = other_singer(x, random)
             yield np.pad(x / np.abs(x).max(), (0, int(random.uniform(0, 0.3) * RATE)))
 
-    sing_all(phrases, out / "data" / "vocals" / "spoken", minutes, 11)
+    sing_all(phrases, made / "data" / "vocals" / "spoken", minutes, 11)
+    shutil.rmtree(made / "words")
 
 
-def kits(corpus: Path, out: Path, minutes: float) -> None:
+def kits(corpus: Path, out: Path, made: Path, minutes: float) -> None:
     """Two recorded kits played by the drummers of MIDI files, in both channels; beats on the hits of seven others."""
-    part = out / "played.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    fonts = sorted(unpack(PLAYED, out).glob("usr/share/sounds/sf2/*.sf2"))
+    played = made / "data" / "drums" / "played"
+    played.mkdir(parents=True)
+    fonts = sorted(unpack_debian(PLAYED, out / "debian").glob("usr/share/sounds/sf2/*.sf2"))
     random = np.random.default_rng(13)
     for path in random.permutation(sorted((corpus / "midi" / "groove").glob("*.mid"))):
         font = fonts[int(random.integers(len(fonts)))]
-        samples = play(mido.MidiFile(path, clip=True), font, part / "played.mid")
+        samples = play(mido.MidiFile(path, clip=True), font, made / "played.mid")
         if samples.shape[1] > 5 * RATE and np.abs(samples).max() > 1e-3:
             name = f"{font.stem.partition('_4')[0]}_{Path(path).stem}.flac"
-            soundfile.write(part / name, 0.9 * samples.T / np.abs(samples).max(), RATE)
+            soundfile.write(played / name, 0.9 * samples.T / np.abs(samples).max(), RATE)
             minutes -= samples.shape[1] / RATE / 60
         if minutes < 0:
             break
-    (part / "played.mid").unlink()
-    part.rename(out / "data" / "drums" / "played")
-    hits = out / "kit_samples"
+    (made / "played.mid").unlink()
+    hits, drumkits = (
+        made / "kit_samples",
+        unpack_debian(KITS, out / "debian") / "usr/share/hydrogen/data/drumkits",
+    )
     for kit in FREE_KITS:
-        for role, path in kit_hits(unpack(KITS, out) / "usr/share/hydrogen/data/drumkits" / kit):
+        for role, path in kit_hits(drumkits / kit):
             link(path, hits / "drums" / role / f"{kit.replace(' ', '_')}_{path.name}")
-    run(HERE / "synthesise.py", out / "synthesised" / "kits", "--minutes", 40, "--sources", "drums",
-        "--samples", hits, "--seed", 17)  # fmt: skip
-    take_in(out / "synthesised", out)
+    play_synths(made, "kits", 40, "--sources", "drums", "--samples", hits, "--seed", 17)
 
 
-def sampled(out: Path, minutes: float) -> None:
+def sampled(out: Path, made: Path, minutes: float) -> None:
     """Lines, chords and distorted riffs on single notes of recorded instruments."""
-    notes, guitars = out / "notes", out / "guitar_notes"
+    notes, guitars = made / "notes", made / "guitar_notes"
     for name, version in NOTES.items():
-        folder = out / "npm" / name
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            subprocess.run(["npm", "pack", f"tonejs-instrument-{name}-mp3@{version}"], cwd=folder, check=True)
-            (archive,) = folder.glob("*.tgz")
-            subprocess.run(["tar", "xzf", archive.name], cwd=folder, check=True)
-        for path in sorted(folder.glob("package/*.mp3")):
+        folder = unpack_npm(f"tonejs-instrument-{name}-mp3", version, out / "npm")
+        for path in sorted(folder.glob("*.mp3")):
             link(path, notes / ("bass" if name in BASS_NOTES else "other") / name / path.name)
             if name.startswith("guitar"):
                 link(path, guitars / "other" / name / path.name)
-    for origin, folder, seed in (("sampled", notes, 21), ("guitars", guitars, 22)):
-        run(HERE / "synthesise.py", out / "synthesised" / origin, "--minutes", minutes, "--sources", "bass,other",
-            "--samples", folder, "--seed", seed)  # fmt: skip
-    take_in(out / "synthesised", out)
+    play_synths(made, "sampled", minutes, "--sources", "bass,other", "--samples", notes, "--seed", 21)
+    play_synths(made, "guitars", minutes, "--sources", "other", "--samples", guitars, "--seed", 22)
 
 
-def varied(corpus: Path, out: Path, minutes: float) -> None:
+def varied(corpus: Path, made: Path, minutes: float) -> None:
     """The MIDI of `render` on instruments drawn at random, transposed."""
     sys.path.insert(0, str(corpus))
     renderer = importlib.import_module("render")
     songs = sorted((corpus / "midi" / "freedoom").glob("*.mid"))
     songs = [path for path in songs if path not in songs[:: renderer.HELD_OUT_EVERY]]
     random = np.random.default_rng(23)
-    part = out / "varied.part"
-    shutil.rmtree(part, ignore_errors=True)
     done = dict.fromkeys(PROGRAMS, 0.0)
     number = 0
     while min(done.values()) < minutes:
@@ -348,14 +324,9 @@ def varied(corpus: Path, out: Path, minutes: float) -> None:
                 up = 0 if source == "drums" else int(random.integers(-4, 5))
                 redress(midi, PROGRAMS[source], up, random)
                 font = renderer.FONTS[int(random.integers(len(renderer.FONTS)))]
-                made = renderer.write(
-                    part / source / f"{path.stem}_{number:04d}.flac", renderer.render(midi, font, 90)
-                )
-                done[source] += made / 60
+                target = made / "data" / source / "varied" / f"{path.stem}_{number:04d}.flac"
+                done[source] += renderer.write(target, renderer.render(midi, font, 90)) / 60
                 number += 1
-    for source in PROGRAMS:
-        (part / source).rename(out / "data" / source / "varied")
-    part.rmdir()
 
 
 def redress(midi: mido.MidiFile, programs: Sequence[int], up: int, random: np.random.Generator) -> None:
@@ -405,31 +376,18 @@ def kit_hits(folder: Path) -> Iterator[tuple[str, Path]]:
 def sing_all(
     phrases: Callable[[np.random.Generator], Iterator[np.ndarray]], target: Path, minutes: float, seed: int
 ) -> None:
-    """Write files of phrases until there are so many minutes, unless that was done."""
-    if target.exists():
-        return
+    """Write files of phrases until there are so many minutes."""
     random = np.random.default_rng(seed)
-    part = target.parents[2] / f"{target.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    target.mkdir(parents=True)
     done, number = 0.0, 0
     while done < minutes * 60:
         if pieces := list(phrases(random)):
             x = np.concatenate(pieces)
-            soundfile.write(part / f"voice_{number:03d}.flac", 0.8 * x / np.abs(x).max(), RATE)
+            soundfile.write(target / f"voice_{number:03d}.flac", 0.8 * x / np.abs(x).max(), RATE)
             done, number = done + len(x) / RATE, number + 1
-    part.rename(target)
 
 
-def unzip(folder: Path, start: str, target: Path) -> list[Path]:
-    """The oggs below `start` in a package's public.zip, unpacked."""
-    (archive_path,) = folder.glob("usr/share/games/*/mods/public/public.zip")
-    with zipfile.ZipFile(archive_path) as archive:
-        names = [n for n in archive.namelist() if n.startswith(start) and n.endswith(".ogg")]
-        return [Path(archive.extract(name, target)) for name in sorted(names)]
-
-
-def excerpts(corpus: Path, out: Path) -> None:
+def excerpts(corpus: Path, made: Path) -> None:
     """20 s each of a record without singing and a singer, neither of which is trained on; vocals against the rest."""
     for record, at, voice, sung_at, below in EXCERPTS:
         path = corpus / "accompaniment" / f"{HELD_OUT_RECORDS[record]}.ogg"
@@ -438,7 +396,9 @@ def excerpts(corpus: Path, out: Path) -> None:
         x = stereo(read(sung, sung_at, EXCERPT_SECONDS))[:, : rest.shape[1]]
         x *= rms(rest) / rms(x) * 10 ** (-below / 20)
         peak = np.abs(rest + x).max()
-        folder = out / "songs" / f"x{record}_{HELD_OUT_RECORDS[record].partition('_')[0]}_{Path(voice).stem}"
+        folder = (
+            made / "excerpts" / f"x{record}_{HELD_OUT_RECORDS[record].partition('_')[0]}_{Path(voice).stem}"
+        )
         folder.mkdir(parents=True, exist_ok=True)
         soundfile.write(folder / "vocals.flac", 0.9 * x.T / peak, RATE)
         soundfile.write(folder / f"{SET}.flac", 0.9 * rest.T / peak, RATE)
@@ -456,6 +416,13 @@ def rms(samples: np.ndarray) -> float:
     return float(np.sqrt(power[power > 0.01 * power.max()].mean()))
 
 
+def leave_out(data: Path) -> None:
+    """Remove the recordings that are not what is listed under their name."""
+    for path in Known().others(data, MADE):
+        print(f"left out: {path.relative_to(data)} is not the recording that was trained on", flush=True)
+        path.unlink()
+
+
 def main() -> None:
     """Run the steps that have not been run."""
     parser = argparse.ArgumentParser(
@@ -467,24 +434,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=160, help="of rendered MIDI for each source")
     args = parser.parse_args()
     corpus, out, minutes = args.corpus, args.out, args.minutes
-    steps: dict[str, Callable[[], None]] = {
-        "solos": lambda: solos(corpus, out),
-        "debian": lambda: debian(corpus, out),
-        "render": lambda: render(corpus, out, minutes),
-        "synthesise": lambda: synthesise(out, minutes),
-        "voices": lambda: voices(out, minutes / 3),
-        "speech": lambda: speech(out, minutes / 4),
-        "sampled": lambda: sampled(out, minutes * 2 / 3),
-        "varied": lambda: varied(corpus, out, minutes),
-        "kits": lambda: kits(corpus, out, minutes / 2),
-        "excerpts": lambda: excerpts(corpus, out),
+    steps: dict[str, Callable[[Path], None]] = {
+        "solos": lambda made: solos(corpus, made),
+        "debian": lambda made: debian(corpus, out, made),
+        "render": lambda made: render(corpus, made, minutes),
+        "synthesise": lambda made: synthesise(out, made, minutes),
+        "voices": lambda made: voices(out, made, minutes / 3),
+        "speech": lambda made: speech(out, made, minutes / 4),
+        "sampled": lambda made: sampled(out, made, minutes * 2 / 3),
+        "varied": lambda made: varied(corpus, made, minutes),
+        "kits": lambda made: kits(corpus, out, made, minutes / 2),
+        "excerpts": lambda made: excerpts(corpus, made),
     }
     for name in args.only.split(","):
-        mark = out / f"{name}.done"
-        if not mark.exists():
-            steps[name]()
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+        take(steps[name], out / f"{name}.done", out / "making" / name, lambda made: leave_out(made / "data"))
 
 
 if __name__ == "__main__":

@@ -2,39 +2,69 @@
 
 Usage: python scripts/retrain.py CORPUS OUT [--prior-minutes 120] [--contrast-minutes 60] [--encoder-minutes 1440]
 
-CORPUS is as in collect.py. What is written into OUT: collect.py's folders, `priors/` (each instrument alone),
-`bundled/` (the priors after contrast, the encoder, the model card), `results.json` (figures on OUT/songs),
-`training_recordings.txt` and `development_recordings.txt`. Stop it at any time, with Ctrl-C too, and run it again: it
-goes on where it stopped, trainings from their last checkpoint. --steps and --frames make a short trial of it all.
+CORPUS is as in collect.py. Written into OUT are collect.py's folders, and
+
+    priors/                          each instrument alone
+    bundled/                         the priors after contrast, the encoder, the model card
+    results.json, excerpts.json      figures on OUT/songs and OUT/excerpts
+    coverage.txt, pooling.txt        how sure the encoder is, and what Langevin adds to it
+    training_recordings.txt, development_recordings.txt
+
+Stop it at any time, with Ctrl-C too, and run it again: it goes on where it stopped, trainings from their last
+checkpoint. To train longer, remove OUT/retrain-encoder.done and the marks of later steps, and say how long.
+--steps makes a short trial of it all.
+
+The weights in the wheel were not made in one go: they came of many such trainings, each on from one before, and of
+means of weights (average.py); docs/experiments.md has the list. This is what all of that came down to, in one run.
 """
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from credit import credits_of, names_of
 from safetensors.torch import load_file
 
+from deepsep import Listener
+from deepsep.config import EncoderTraining
+from deepsep.inference.domain import TaskRun
 from deepsep.models import folder as folders
 from deepsep.models.card import write_card
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("vocals", "drums", "bass", "other")
+METHODS = "mixture,stationary,nmf,sgld,encoder,encoder+sgld,oracle,oracle-full"
+STATED = ("stationary", "sgld", "encoder", "encoder+sgld")  # in the card
 SOFTER = 0.85  # of the logits: trained on simulated mixtures, it is too sure of songs (docs/experiments.md)
+FRAMES, BATCH = 512, 4  # of the encoder's mixtures
 
 
 def run(*command: object, into: Path | None = None) -> None:
-    """Run a Python program; what it prints goes to a file, if one is named, once it has ended well."""
+    """Run a Python program; what it prints goes to a file, if one is named, once it has ended well.
+
+    When this program is stopped, that one is told to stop, and given the time to save.
+    """
     words = [sys.executable, *map(str, command)]
     print("$", " ".join(words[1:]), flush=True)
-    if into is None:
-        subprocess.run(words, check=True)
-    else:
-        into.write_bytes(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
+    # of a group of its own: the terminal's Ctrl-C would reach it twice
+    child = subprocess.Popen(words, stdout=subprocess.PIPE if into else None, start_new_session=True)
+    try:
+        printed, _ = child.communicate()
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGINT)
+        child.communicate()
+        raise SystemExit(130) from None
+    if child.returncode:
+        raise SystemExit(f"error: {words[1]} ended with {child.returncode}; run this again to go on there")
+    if into:
+        into.write_bytes(printed)
 
 
 def train(command: str, checkpoint: Path, *words: object) -> None:
@@ -47,9 +77,14 @@ def origins(data: Path, name: str) -> list[Path]:
     return sorted(path for path in (data / name).iterdir() if path.is_dir())
 
 
-def by_name(data: Path) -> list[str]:
-    """NAME=DIR of all recordings, as the command line takes them."""
-    return [f"{top.name}={path}" for top in sorted(data.iterdir()) for path in origins(data, top.name)]
+def by_name(data: Path) -> dict[str, list[Path]]:
+    """All recordings: source or set -> a folder for each origin."""
+    return {top.name: origins(data, top.name) for top in sorted(data.iterdir())}
+
+
+def as_words(recordings: Mapping[str, list[Path]]) -> list[str]:
+    """NAME=DIR of recordings, as the command line takes them."""
+    return [f"{name}={path}" for name, paths in recordings.items() for path in paths]
 
 
 def soften(folder: Path, factor: float) -> None:
@@ -67,6 +102,32 @@ def soften(folder: Path, factor: float) -> None:
     model.encoder.load_state_dict(weights)
     about["logits"] = factor
     folders.store(folder, "encoder.safetensors", folders.pack(model.encoder, half=model.domain.half), config)
+
+
+def calibrate(folder: Path, data: Path) -> None:
+    """Learn the factors of the encoder's spread as it is now, on the mixtures that its training was judged by."""
+    config, model = folders.read_config(folder), folders.load(folder)
+    assert model.encoder is not None
+    training = EncoderTraining(frames=FRAMES, batch=BATCH, objective="simulated", workers=0)
+    about_run = TaskRun(folder / "training" / "cache", torch.Generator().manual_seed(0), Listener())
+    task = model.domain.encoder_task(model, by_name(data), training, about_run)
+    assert task.calibrate is not None
+    scale = task.calibrate(model.encoder)
+    config["encoder"]["spread"] = {s: round(v, 4) for s, v in zip(model.sources, scale, strict=True)}
+    folders.write(folder, {"config.json": folders.as_text(config)})
+
+
+def figures_of(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What the card states of an evaluation: for each method the mean SDR of each source over its songs, and of all."""
+    songs = results["songs"].values()
+    found = {}
+    for method in STATED:
+        tables = [song["methods"][method]["sdr"] for song in songs]
+        scores = {s: [t[s] for t in tables if t.get(s) is not None] for s in (*results["sources"], "mean")}
+        found[f"SDR in dB, {len(tables)} development songs, {method}"] = {
+            source: round(sum(values) / len(values), 2) for source, values in scores.items() if values
+        }
+    return found
 
 
 def main() -> None:
@@ -95,50 +156,70 @@ def main() -> None:
         )  # fmt: skip
 
     def contrast() -> None:
-        solos = [item for item in by_name(data) if "+" not in item.partition("=")[0]]
+        solos = {name: paths for name, paths in by_name(data).items() if name in SOURCES}
         train(
-            "contrast-priors", bundled / "training" / "contrast.safetensors", *solos, "--priors", priors,
-            "-o", bundled, "--batch", 8, "--minutes", args.contrast_minutes, *common,
+            "contrast-priors", bundled / "training" / "contrast.safetensors", *as_words(solos), "--priors", priors,
+            "-o", bundled, "--batch", 8, "--lr", "6e-5", "--minutes", args.contrast_minutes, *common,
         )  # fmt: skip
 
     def encoder() -> None:
         train(
-            "train-encoder", bundled / "training" / "encoder.safetensors", *by_name(data), "--priors", bundled,
-            "--objective", "simulated", "--widths", args.widths, "--frames", 512, "--batch", 4, "--lr", "1e-3",
-            "--minutes", args.encoder_minutes, *common,
+            "train-encoder", bundled / "training" / "encoder.safetensors", *as_words(by_name(data)),
+            "--priors", bundled, "--objective", "simulated", "--widths", args.widths, "--frames", FRAMES,
+            "--batch", BATCH, "--lr", "1e-3", "--minutes", args.encoder_minutes, *common,
         )  # fmt: skip
         soften(bundled, SOFTER)
-
-    def card() -> None:
-        folders.set_licence(bundled, args.licence)
-        write_card(bundled, folders.read_config(bundled), "bundled")
+        calibrate(bundled, data)
 
     def figures() -> None:
-        run(
-            "-m", "deepsep", "evaluate", songs, "--priors", bundled, "--seconds", 10, "--json",
-            "--methods", "mixture,stationary,sgld,encoder,encoder+sgld,oracle", into=out / "results.json",
-        )  # fmt: skip
+        evaluate = ["-m", "deepsep", "evaluate", "--priors", bundled, "--json"]
+        solos = [word for source in SOURCES for word in ("--nmf-data", f"{source}={data / source}")]
+        run(*evaluate, songs, "--seconds", 10, "--methods", METHODS, *solos, into=out / "results.json")
+        if (excerpts := out / "excerpts").exists():
+            methods = "sgld,encoder,encoder+sgld"
+            run(*evaluate, excerpts, "--seconds", 20, "--methods", methods, into=out / "excerpts.json")
+        for name in ("coverage", "pooling"):
+            run(HERE / f"{name}.py", songs, "--priors", bundled, into=out / f"{name}.txt")
 
     def lists() -> None:
         tops = [f"{top.name}={top}" for top in sorted(data.iterdir())]
         run(HERE / "list_recordings.py", *tops, into=out / "training_recordings.txt")
-        run(HERE / "list_recordings.py", f"songs={songs}", into=out / "development_recordings.txt")
+        tops = [f"{name}={out / name}" for name in ("songs", "excerpts") if (out / name).exists()]
+        run(HERE / "list_recordings.py", *tops, into=out / "development_recordings.txt")
+
+    def card() -> None:
+        folders.set_licence(bundled, args.licence)
+        config = folders.read_config(bundled)
+        config["figures"] = figures_of(json.loads((out / "results.json").read_text()))
+        folders.write(bundled, {"config.json": folders.as_text(config)})
+        credited = credits_of(names_of(out / "training_recordings.txt"))
+        top = f"# Recordings that these weights learnt from\n\n{credited}\n"
+        (bundled / "README.md").write_text(top, encoding="utf-8")
+        write_card(bundled, config, "bundled")
 
     steps: dict[str, Callable[[], None]] = {
         "data": lambda: run(HERE / "collect.py", args.corpus, out, "--minutes", args.data_minutes),
         **{f"prior-{source}": partial(prior, source) for source in SOURCES},
         "contrast": contrast,
         "encoder": encoder,
-        "card": card,
         "figures": figures,
         "lists": lists,
+        "card": card,
     }
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings = {name: str(value) for name, value in vars(args).items()}
     for name, take in steps.items():
         mark = out / f"retrain-{name}.done"
         if not mark.exists():
             take()
             mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_text(json.dumps(vars(args), default=str) + "\n")
+            mark.write_text(json.dumps(settings) + "\n")
+        elif (done_with := json.loads(mark.read_text())) != settings:
+            others = ", ".join(f"{k} {done_with.get(k)}" for k in settings if done_with.get(k) != settings[k])
+            print(
+                f"{name} was done with {others}, and is left as it is; remove {mark} to do it again",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Singers made of those there are, by WORLD's analysis and resynthesis (Morise et al. 2016); used by collect.py."""
 
 import numpy as np
+import pyworld
 
 RATE = 44100  # Hz
 FRAME = 8.0  # ms, of the analysis
@@ -9,8 +10,6 @@ SCALE = (0, 2, 4, 5, 7, 9, 11)  # semitones
 
 def analyse(samples: np.ndarray, highest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Pitch in Hz up to `highest` (0 where there is none), time in s, envelope and breath of each frame."""
-    import pyworld
-
     f0, t = pyworld.dio(samples, RATE, f0_floor=70, f0_ceil=highest, frame_period=FRAME)
     f0 = pyworld.stonemask(samples, f0, t, RATE)
     return f0, t, pyworld.cheaptrick(samples, f0, t, RATE), pyworld.d4c(samples, f0, t, RATE)
@@ -18,8 +17,6 @@ def analyse(samples: np.ndarray, highest: float) -> tuple[np.ndarray, np.ndarray
 
 def other_singer(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A phrase sung by somebody else, or by several, by WORLD's resynthesis (Morise et al. 2016)."""
-    import pyworld
-
     x = samples.astype(np.float64)
     f0, t, envelope, breath = analyse(x, 1000)
     shift, formant = random.uniform(-5, 5), float(np.exp(random.uniform(np.log(0.8), np.log(1.25))))
@@ -69,8 +66,6 @@ def sing(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
     Samples are mono at RATE; where nothing in them has a pitch they come back as they are.
     """
-    import pyworld
-
     f0, _, envelope, breath = analyse(samples.astype(np.float64), 500)
     voiced = f0 > 0
     if voiced.sum() < 8:

@@ -1,13 +1,19 @@
 """What the bundled weights are scored on, they were not trained on."""
 
 import hashlib
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import stempeg
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from credit import credits_of  # noqa: E402
 
 
 def recordings(name):
@@ -53,3 +59,22 @@ def test_no_song_that_is_scored_was_trained_on_in_another_rendering(trained, sco
         stem = Path(path).stem
         assert not any(stem == song or stem.startswith(f"{song}_") for song in songs), path
         assert "potassium" not in stem and "mdn" not in stem and "Falcon" not in stem
+
+
+def test_each_recording_has_an_author_and_a_licence_and_the_card_credits_them_all(trained):
+    assert credits_of(trained) in (ROOT / "deepsep" / "bundled" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_recording_without_a_licence_is_not_credited(trained):
+    with pytest.raises(SystemExit, match=r"no licence of drums/unknown/a\.flac"):
+        credits_of([*trained, "drums/unknown/a.flac"])
+
+
+def test_every_place_states_the_same_licence_of_the_weights():
+    licence = "CC BY-SA 4.0"
+    config = json.loads((ROOT / "deepsep" / "bundled" / "config.json").read_text())
+    assert {prior["licence"] for prior in config["priors"].values()} == {licence.replace(" ", "-")}
+    for file in ("LICENSE", "README.md", "deepsep/bundled/README.md"):
+        assert licence in (ROOT / file).read_text(encoding="utf-8"), file
+    for file in ("pyproject.toml", "CITATION.cff"):
+        assert licence.replace(" ", "-") in (ROOT / file).read_text(encoding="utf-8"), file
