@@ -12,7 +12,7 @@ CORPUS is as in collect.py. Written into OUT are collect.py's folders, and
 
 Stop it at any time, with Ctrl-C too, and run it again: it goes on where it stopped, trainings from their last
 checkpoint. To train longer, remove OUT/retrain-encoder.done and the marks of later steps, and say how long.
---steps makes a short trial of it all.
+--trial makes everything small, to see that it works on this machine.
 
 The weights in the wheel were not made in one go: they came of many such trainings, each on from one before, and of
 means of weights (average.py); docs/experiments.md has the list. This is what all of that came down to, in one run.
@@ -43,7 +43,7 @@ SOURCES = ("vocals", "drums", "bass", "other")
 METHODS = "mixture,stationary,nmf,sgld,encoder,encoder+sgld,oracle,oracle-full"
 STATED = ("stationary", "sgld", "encoder", "encoder+sgld")  # in the card
 SOFTER = 0.85  # of the logits: trained on simulated mixtures, it is too sure of songs (docs/experiments.md)
-FRAMES, BATCH = 512, 4  # of the encoder's mixtures
+BATCH = 4  # mixtures of a step of the encoder
 
 
 def run(*command: object, into: Path | None = None) -> None:
@@ -104,11 +104,11 @@ def soften(folder: Path, factor: float) -> None:
     folders.store(folder, "encoder.safetensors", folders.pack(model.encoder, half=model.domain.half), config)
 
 
-def calibrate(folder: Path, data: Path) -> None:
+def calibrate(folder: Path, data: Path, frames: int) -> None:
     """Learn the factors of the encoder's spread as it is now, on the mixtures that its training was judged by."""
     config, model = folders.read_config(folder), folders.load(folder)
     assert model.encoder is not None
-    training = EncoderTraining(frames=FRAMES, batch=BATCH, objective="simulated", workers=0)
+    training = EncoderTraining(frames=frames, batch=BATCH, objective="simulated", workers=0)
     about_run = TaskRun(folder / "training" / "cache", torch.Generator().manual_seed(0), Listener())
     task = model.domain.encoder_task(model, by_name(data), training, about_run)
     assert task.calibrate is not None
@@ -137,39 +137,40 @@ def main() -> None:
     )
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--data-minutes", type=float, default=160, help="of rendered MIDI for each source")
-    parser.add_argument("--prior-minutes", type=float, default=120, help="for each of the four")
-    parser.add_argument("--contrast-minutes", type=float, default=60)
-    parser.add_argument("--encoder-minutes", type=float, default=1440)
-    parser.add_argument("--widths", default="32,64,128,256", help="of the encoder")
+    parser.add_argument("--data-minutes", type=float, default=160.0, help="of rendered MIDI for each source")
+    parser.add_argument("--prior-minutes", type=float, default=120.0, help="for each of the four")
+    parser.add_argument("--contrast-minutes", type=float, default=60.0)
+    parser.add_argument("--encoder-minutes", type=float, default=1440.0)
     parser.add_argument("--licence", default="CC-BY-SA-4.0")
-    parser.add_argument("--steps", type=int, default=10**9, help="at most, of each training")
+    parser.add_argument("--trial", action="store_true", help="a step of each training, of tiny networks")
     args = parser.parse_args()
     out: Path = args.out
     data, priors, bundled, songs = out / "data", out / "priors", out / "bundled", out / "songs"
-    common = ["--steps", args.steps]
+    once = ["--steps", 1] if args.trial else []
+    flow = ["--flow-steps", 2, "--hidden", 4, "--layers", 1] if args.trial else []
+    widths, frames = ("2,2,2,2", 32) if args.trial else ("32,64,128,256", 512)
 
     def prior(source: str) -> None:
         train(
             "train-prior", priors / "training" / f"{source}.safetensors", "--source", source, *origins(data, source),
-            "-o", priors, "--frames", 128, "--minutes", args.prior_minutes, *common,
+            "-o", priors, "--frames", 128, "--minutes", args.prior_minutes, *flow, *once,
         )  # fmt: skip
 
     def contrast() -> None:
         solos = {name: paths for name, paths in by_name(data).items() if name in SOURCES}
         train(
             "contrast-priors", bundled / "training" / "contrast.safetensors", *as_words(solos), "--priors", priors,
-            "-o", bundled, "--batch", 8, "--lr", "6e-5", "--minutes", args.contrast_minutes, *common,
+            "-o", bundled, "--batch", 8, "--lr", "6e-5", "--minutes", args.contrast_minutes, *once,
         )  # fmt: skip
 
     def encoder() -> None:
         train(
             "train-encoder", bundled / "training" / "encoder.safetensors", *as_words(by_name(data)),
-            "--priors", bundled, "--objective", "simulated", "--widths", args.widths, "--frames", FRAMES,
-            "--batch", BATCH, "--lr", "1e-3", "--minutes", args.encoder_minutes, *common,
+            "--priors", bundled, "--objective", "simulated", "--widths", widths, "--frames", frames,
+            "--batch", BATCH, "--lr", "1e-3", "--minutes", args.encoder_minutes, *once,
         )  # fmt: skip
         soften(bundled, SOFTER)
-        calibrate(bundled, data)
+        calibrate(bundled, data, frames)
 
     def figures() -> None:
         evaluate = ["-m", "deepsep", "evaluate", "--priors", bundled, "--json"]
