@@ -1,8 +1,8 @@
 """Check what is about to be released: python scripts/check_release.py dist [--tag v0.1.0].
 
 The folder holds one wheel and one sdist of the version in deepsep/__init__.py; the wheel has every file of the
-package and nothing else, the sdist every tracked file of the folders that pyproject.toml names. With --tag, the tag is
-that version and the changelog gives it a date.
+package and nothing else, in at most 40 MB, the sdist every tracked file of the folders that pyproject.toml names. With
+--tag, the tag is that version and the changelog gives it a date.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+LARGEST_WHEEL = 40_000_000  # bytes
 
 
 def version_of(text: str, pattern: str) -> str:
@@ -55,6 +56,8 @@ def check(dist: Path, tag: str | None) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     wrong += compare(wheel.name, names, tracked("deepsep"))
+    if (size := wheel.stat().st_size) > LARGEST_WHEEL:
+        wrong.append(f"{wheel.name} has {size / 1e6:.1f} MB, more than {LARGEST_WHEEL / 1e6:.0f}")
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     added = {"PKG-INFO", ".gitignore"}  # by hatchling

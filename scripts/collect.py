@@ -9,7 +9,8 @@ other/, accompaniment/, midi/, render.py, debian_music.tsv). Written are
     OUT/data/drums+bass+other/ORIGIN/  records without singing: sets of sources; so are other names with a plus
     OUT/mixtures/                      songs with singers, unlabelled
     OUT/songs/NAME/                    development songs, never trained on
-    OUT/excerpts/NAME/                 records without singing and a voice, neither of which is trained on
+    OUT/excerpts/NAME/                 of records without singing and voices, recordings that are not trained on
+    OUT/held_out/                      these records
 
 in steps: solos, debian (records and drum sounds from Debian packages), render (MIDI), synthesise, voices (other singers
 made of those there are), speech (words spoken in games, and the same sung), kits (recorded drum kits from Debian
@@ -388,9 +389,10 @@ def sing_all(
 
 
 def excerpts(corpus: Path, made: Path) -> None:
-    """20 s each of a record without singing and a singer, neither of which is trained on; vocals against the rest."""
+    """20 s each of a record without singing and a voice, which are not trained on; vocals against the rest."""
     for record, at, voice, sung_at, below in EXCERPTS:
         path = corpus / "accompaniment" / f"{HELD_OUT_RECORDS[record]}.ogg"
+        link(path, made / "held_out" / path.name)
         rest = stereo(read(path, at, EXCERPT_SECONDS))
         (sung,) = (corpus if "/" in voice else corpus / "vocals").glob(f"{voice}.*")
         x = stereo(read(sung, sung_at, EXCERPT_SECONDS))[:, : rest.shape[1]]

@@ -18,7 +18,7 @@ WEIGHTS = np.linspace(0, 1, 21)
 
 def main() -> None:
     """Print the table."""
-    model, clips = asked_for(__doc__)
+    model, clips, _ = asked_for(__doc__)
     rows: dict[str, list[np.ndarray]] = {}
     alike: dict[str, list[float]] = {}
     for clip in clips:

@@ -185,7 +185,7 @@ def main() -> None:
     def lists() -> None:
         tops = [f"{top.name}={top}" for top in sorted(data.iterdir())]
         run(HERE / "list_recordings.py", *tops, into=out / "training_recordings.txt")
-        tops = [f"{name}={out / name}" for name in ("songs", "excerpts") if (out / name).exists()]
+        tops = [f"{name}={out / name}" for name in ("songs", "held_out") if (out / name).exists()]
         run(HERE / "list_recordings.py", *tops, into=out / "development_recordings.txt")
 
     def card() -> None:

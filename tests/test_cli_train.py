@@ -438,6 +438,7 @@ def test_records_of_several_sources_train_an_encoder_that_starts_from_another(tm
     for i, name in enumerate((*FOUR, "other+bass+drums")):
         record(tmp_path / "data" / name / "a.wav", noise(3, seed=i))
     (tmp_path / "data" / "notes+drums").mkdir()
+    (tmp_path / "data" / "drums").rename(tmp_path / "data" / "Drums")
     words = (
         "train-encoder",
         "--priors",
@@ -453,6 +454,7 @@ def test_records_of_several_sources_train_an_encoder_that_starts_from_another(tm
     shape = ("--widths", 4, "--bottleneck", 2, "--deep", 0, "--frames", 8)
     code, told = run(*words, *shape, "--steps", 2)
     assert code == 0, told
+    assert any("not used" in line and line.endswith(": notes+drums") for line in told), told
     figures = json.loads((priors / "config.json").read_text())["encoder"]["simulated"]
     assert {"SDR", "SDR with sets", "SDR vocals"} <= set(figures)
     again = folder_of(tmp_path / "again", *FOUR)
@@ -473,6 +475,7 @@ def test_records_of_several_sources_train_an_encoder_that_starts_from_another(tm
     code, told = run("contrast-priors", "--priors", priors, tmp_path / "data", "-o", tmp_path / "out", "--steps", 1,
                      "--workers", 0, "--frames", 8, "--batch", 2)  # fmt: skip
     assert code == 0, told
+    assert not any("other+bass+drums" in line for line in told), told
 
 
 @pytest.mark.parametrize(

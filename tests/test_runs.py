@@ -131,14 +131,21 @@ def test_settings_of_the_other_domain_are_errors_and_not_ignored(data, priors):
         deepsep.train_encoder(priors, {"hum": data["hum"]}, network=NET)
 
 
-def test_songs_are_mixed_anew_by_the_average_and_learnt_from(data, priors):
-    seen = []
+def test_songs_are_mixed_anew_by_the_average_and_learnt_from(data, priors, monkeypatch):
+    seen, together, remix = [], [], training_of_bands.remix
+
+    def remixing(q, songs, *words):
+        together.append(len(songs))
+        return remix(q, songs, *words)
+
+    monkeypatch.setattr(training_of_bands, "remix", remixing)
     training = deepsep.EncoderTraining(
         steps=3, batch=4, frames=16, workers=0, objective="remix", mixtures=data["hum"]
     )
     listener = deepsep.Listener(step=lambda status: seen.append(status.figures))
     result = deepsep.train_encoder(priors, data, network=NET, training=training, listener=listener)
     assert result.finished and all("SDR of remixes" in figures for figures in seen)
+    assert together == [4] * 3  # of two, the surer one may be as bad as any
     about = json.loads((priors / "config.json").read_text())["encoder"]["training"]
     assert about["objective"] == "remix"
 

@@ -79,7 +79,8 @@ def contrast_priors(
 
         set_threads(threads)
         result = run(
-            priors, source_folders(data, folder.read_config(priors)["sources"]), out, training=training,
+            priors, source_folders(data, folder.read_config(priors)["sources"], display.listener.note), out,
+            training=training,
             start=start_of(resume, overwrite), listener=display.listener,
         )  # fmt: skip
     finish(result, str(out), quiet)

@@ -31,6 +31,7 @@ __all__ = [
     "PriorOption",
     "PriorsOption",
     "QuietOption",
+    "RecordingFolders",
     "ResumeOption",
     "SeedOption",
     "SgldStepsOption",
@@ -170,6 +171,14 @@ SoloFolders = Annotated[
     typer.Argument(
         metavar="[NAME=]DIR...",
         help="Folders of solo recordings, source=DIR; or one folder that has a subfolder for each source.",
+    ),
+]
+RecordingFolders = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[NAME=]DIR...",
+        help="Folders of solo recordings, source=DIR, and of records of several sources, as in "
+        "drums+bass+other=instrumentals/; or one folder that has subfolders of such names.",
     ),
 ]
 MinutesOption = Annotated[

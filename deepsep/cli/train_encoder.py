@@ -34,8 +34,8 @@ from .options import (
     MixturesOption,
     OverwriteTrainingOption,
     QuietOption,
+    RecordingFolders,
     ResumeOption,
-    SoloFolders,
     StepsOption,
     ThreadsOption,
     TrainingSeedOption,
@@ -68,7 +68,7 @@ OPTIONS: dict[DomainName, Sequence[str]] = {
 
 def train_encoder(
     context: typer.Context,
-    data: SoloFolders,
+    data: RecordingFolders,
     priors: Annotated[Path, typer.Option(help="Priors folder; the encoder is written into it.")],
     objective: Annotated[
         Objective,
@@ -212,7 +212,7 @@ def train_encoder(
         refuse_other_domains(context, OPTIONS, known["domain"])
         before = encoder_of(init, quiet)
         result = run(
-            priors, source_folders(data, known["sources"], sets=True),
+            priors, source_folders(data, known["sources"], display.listener.note, sets=True),
             network=network_of(folder.domain_of(known), before, **chosen[known["domain"]]),
             training=training, init=before,
             start=start_of(resume, overwrite), listener=display.listener,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,35 +86,41 @@ def start_of(resume: bool, overwrite: bool) -> Start:
     return "resume" if resume else "overwrite" if overwrite else "new"
 
 
-def source_folders(items: list[str], sources: list[str], *, sets: bool = False) -> dict[str, list[Path]]:
+def source_folders(
+    items: list[str], sources: list[str], note: Callable[[str], None] | None, *, sets: bool = False
+) -> dict[str, list[Path]]:
     """Read NAME=DIR items, and folders with a subfolder for each source, into source -> folders.
 
-    With `sets` a name may join several sources, as in drums+bass+other.
+    With `sets` a name may join several sources, as in drums+bass+other. Names may differ from the sources' in case.
+    Subfolders of other names are noted, as they may be misspelt.
     """
     known = ", ".join(sources)
+    spelt = {source.casefold(): source for source in reversed(sources)}
 
     def canonical(name: str) -> str | None:
         """The name with its sources in order, None where one is unknown."""
-        parts = name.split("+") if sets else [name]
-        if not all(part in sources for part in parts):
-            return None
-        return "+".join(sorted(parts, key=sources.index))
+        parts = [p if p in sources else spelt.get(p.casefold()) for p in map(str.strip, name.split("+"))]
+        found = [part for part in parts if part is not None]
+        return "+".join(sorted(found, key=sources.index)) if len(found) == len(parts) else None
 
     folders: dict[str, list[Path]] = {}
     for item in items:
         name, equals, value = item.partition("=")
         if equals and not Path(item).exists():
             source = canonical(name)
-            if source is None:
+            if source is None or (not sets and "+" in source):
                 raise DeepsepError(f"{item}: unknown source {name!r}; the priors are of {known}")
             folders.setdefault(source, []).append(Path(value))
             continue
         if not Path(item).is_dir():
             raise DeepsepError(f"{item}: no such folder")
         inside = [(canonical(path.name), path) for path in sorted(Path(item).iterdir()) if path.is_dir()]
-        found = [(source, path) for source, path in inside if source]
+        found = [(source, path) for source, path in inside if source and (sets or "+" not in source)]
         if not found:
             raise DeepsepError(f"{item}: no subfolder named after a source ({known})")
+        idle = [path.name for source, path in inside if not source and not path.name.startswith(".")]
+        if idle and note:
+            note(f"{item}: not used, as they are not named after sources ({known}): {', '.join(idle)}")
         for source, path in found:
             folders.setdefault(source, []).append(path)
     return folders

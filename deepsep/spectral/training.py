@@ -34,6 +34,7 @@ from .stretches import SetBank
 __all__ = ["contrast_task", "encoder_task"]
 
 JUDGED = 4  # held-out mixtures at a time
+REMIXED = 4  # songs, at least, that are mixed anew together
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +136,12 @@ def encoder_task(
     batches = mixture_batches(banks, model, training, frames, run, sets, training.set_share)
     each = mixtures_a_draw(training)
     half = max(1, each // 2)
+    # remix asks for the surer half of each source's estimates: of two, that says little
+    least = REMIXED if training.objective == "remix" else 2
     songs = None
     if training.mixtures:
         songs = song_batches(
-            training.mixtures, spectrum, run.listener, batch=max(2, half), frames=frames, rng=run.rng
+            training.mixtures, spectrum, run.listener, batch=max(least, half), frames=frames, rng=run.rng
         )
     flows = list(model.priors.values())
 
