@@ -401,7 +401,7 @@ def test_what_makes_a_stretch_wide_is_its_recordings_own_or_made_up(tmp_path):
         sf.write(tmp_path / name / "a.wav", samples, RATE, subtype="FLOAT")
         bank = build(SampleBank, [tmp_path / name], tmp_path / f"{name} cache")
         for _ in range(8):
-            middle, side = draw_wide_stretch(bank, 2 * RATE, RATE, random)
+            middle, side = draw_wide_stretch(bank, 2 * RATE, RATE, random, None)
             assert np.square(side).sum() == pytest.approx(np.square(middle).sum(), rel=1e-3)
             together = np.dot(middle, side) / np.square(middle).sum()
             # (l + r) / 2 and (l - r) / 2 have the same energy here: the two added are one channel
