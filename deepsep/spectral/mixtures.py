@@ -1,4 +1,4 @@
-"""Simulated mixtures of solo recordings: the model's own draws, sources independent of one another.
+"""Simulated mixtures of solo recordings: the model's own draws, of recordings that are independent of one another.
 
 A recording of several sources together, in unknown shares, may stand in for these sources: a set.
 
@@ -87,13 +87,13 @@ def simulate(
     sets: Sequence[SetBank] = (),
     set_share: float = 0.0,
 ) -> Iterator[Mixtures]:
-    """Endless batches of simulated mixtures: the model's own draws, sources independent of one another.
+    """Endless batches of simulated mixtures: the model's own draws, of recordings independent of one another.
 
     Every batch is `batch` mixtures of the same g = len(banks) + extra signals. With `augment` most of the extra ones
     make another one wide: they are added on the left and subtracted on the right. The rest are second parts of
     sources. Half of the batches mix signals anew that were heard before: other equalisation, levels, signs and
     places. A share `set_share` of the batches has one of the `sets` in both channels, and the sources outside it
-    from `banks`.
+    from `banks`. With `augment` the sounds of half of the draws are played in time with one another (`Beat`).
     """
     random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
     length = (frames + 3) * spectrum.hop
