@@ -107,7 +107,8 @@ def draw_signals(
     With a `beat` each is played in time with what was drawn before, in random order.
     """
     drawn = np.empty((len(source), length), np.float32)
-    for i in random.permutation(np.flatnonzero(middle == np.arange(len(middle)))):
+    whole = np.flatnonzero(middle == np.arange(len(middle)))
+    for i in random.permutation(whole) if beat else whole:
         bank = banks[source[i]]
         sides = np.flatnonzero(middle == i)[1:]
         if len(sides):
