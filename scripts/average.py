@@ -36,10 +36,18 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of A's weights")
     parser.add_argument("--files", nargs="+", default=["encoder.safetensors"])
     args = parser.parse_args()
-    shutil.copytree(args.a, args.out, ignore=shutil.ignore_patterns("training"))
+    part = args.out.with_name(f"{args.out.name}.part")
+    if args.out.exists():
+        parser.error(f"{args.out} exists; name another folder")
+    for path in [folder / name for name in args.files for folder in (args.a, args.b)]:
+        if not path.is_file():
+            parser.error(f"there is no {path}")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(args.a, part, ignore=shutil.ignore_patterns("training"))
     for name in args.files:
         weights = mean(load_file(args.a / name), load_file(args.b / name), args.share)
-        folders.store(args.out, name, save(weights), folders.read_config(args.out))
+        folders.store(part, name, save(weights), folders.read_config(part))
+    part.rename(args.out)
 
 
 if __name__ == "__main__":

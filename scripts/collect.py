@@ -15,8 +15,8 @@ other/, accompaniment/, midi/, render.py, debian_music.tsv). Written are
 in steps: solos, debian (records and drum sounds from Debian packages), render (MIDI), synthesise, voices (other singers
 made of those there are), speech (words spoken in games, and the same sung), kits (recorded drum kits from Debian
 packages), sampled (notes of recorded instruments from npm packages), varied (the MIDI on other instruments), excerpts.
-Stop it at any time and run it again: a step that had ended is not taken again, and what another had made is thrown
-away. A recording that is not the one listed under its name in docs/training_recordings.txt is left out.
+Stop it at any time and run it again: steps that had ended are not taken again, the one that had not begins anew. A
+recording that is not the one listed under its name in docs/training_recordings.txt is left out.
 
 It needs apt-get, dpkg, npm, fluidsynth with two SoundFonts (see render.py), and pip install mido pyworld
 'setuptools<81'.
@@ -39,7 +39,7 @@ import soundfile
 import soxr
 import stempeg
 from packages import Known, extract, link, unpack_debian, unpack_npm, unzip
-from stages import take
+from stages import alone, take
 from voices import other_singer, sing
 
 HERE = Path(__file__).resolve().parent
@@ -151,7 +151,7 @@ def solos(corpus: Path, made: Path) -> None:
 def debian(corpus: Path, out: Path, made: Path) -> None:
     """Records from Debian packages, and drum sounds."""
     packages = out / "debian"
-    with open(corpus / "debian_music.tsv", newline="") as table:
+    with open(corpus / "debian_music.tsv", encoding="utf-8", newline="") as table:
         rows = [row for row in csv.DictReader(table, delimiter="\t") if row["class"] != "doubtful"]
     rows = [row for row in rows if Path(row["path"]).name not in LEFT_OUT]
     files = [Path(row["path"].rpartition("!/")[2]) for row in rows]
@@ -448,8 +448,19 @@ def main() -> None:
         "kits": lambda made: kits(corpus, out, made, minutes / 2),
         "excerpts": lambda made: excerpts(corpus, made),
     }
-    for name in args.only.split(","):
-        take(steps[name], out / f"{name}.done", out / "making" / name, lambda made: leave_out(made / "data"))
+    only = args.only.split(",")
+    if unknown := sorted(set(only) - set(steps)):
+        parser.error(f"unknown step {', '.join(unknown)}; there are {', '.join(steps)}")
+    if not (corpus / "debian_music.tsv").is_file():
+        parser.error(f"{corpus} is no corpus: it has no debian_music.tsv")
+    with alone(out, "collect"):
+        for name in only:
+            take(
+                steps[name],
+                out / f"{name}.done",
+                out / "making" / name,
+                lambda made: leave_out(made / "data"),
+            )
 
 
 if __name__ == "__main__":

@@ -53,10 +53,10 @@ def asked_for(
 
 def posterior(encoder: UNet, mixed_cfn: Tensor, spectrum: Spectrum) -> BandPosterior:
     """q of an excerpt as a separation has it, a mirror image at both ends; its frames are the excerpt's."""
-    frames = mixed_cfn.shape[-1]
-    (window,) = windows([mixed_cfn], -(-frames // ALIGN) * ALIGN, END_CONTEXT)
-    q = encoder(mixture_features(stereo_power(window.frames_cfn, spectrum)[None], spectrum), END_CONTEXT)
-    return BandPosterior(*(inner(plane, END_CONTEXT)[..., :frames] for plane in q))
+    frames, context = mixed_cfn.shape[-1], min(encoder.config.context, END_CONTEXT)
+    (window,) = windows([mixed_cfn], -(-frames // ALIGN) * ALIGN, context)
+    q = encoder(mixture_features(stereo_power(window.frames_cfn, spectrum)[None], spectrum), context)
+    return BandPosterior(*(inner(plane, context)[..., :frames] for plane in q))
 
 
 def draw(path: Path, shares: dict[str, Tensor]) -> None:

@@ -19,8 +19,8 @@ def credits_of(recordings: Iterable[str], licences: Path = LICENCES) -> str:
         known = {row["recording"]: row for row in csv.DictReader(table, delimiter="\t")}
     used: dict[tuple[str, str, str], set[str]] = {}
     for recording in recordings:
-        source, origin, _ = recording.split("/", 2)
-        row = known.get(recording) or known.get(f"{source}/{origin}/")
+        source, _, within = recording.partition("/")
+        row = known.get(recording) or known.get(f"{source}/{within.partition('/')[0]}/")
         if row is None:
             raise SystemExit(f"error: {licences} has no licence of {recording}; add it, or leave it out")
         used.setdefault((row["from"], row["author"], row["licence"]), set()).add(source)
@@ -36,4 +36,6 @@ def names_of(listed: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
     print(credits_of(names_of(Path(sys.argv[1]))))

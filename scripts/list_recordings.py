@@ -10,6 +10,7 @@ import hashlib
 import sys
 from pathlib import Path
 
+from deepsep import DeepsepError
 from deepsep.recordings.files import find_audio
 
 
@@ -18,7 +19,11 @@ def main() -> None:
     for item in sys.argv[1:]:
         name, _, folder = item.partition("=")
         top = Path(folder)
-        for path in find_audio(top):
+        try:
+            found = find_audio(top)
+        except DeepsepError as error:
+            raise SystemExit(f"error: {error}") from None
+        for path in found:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
             print(f"{name}/{path.relative_to(top).as_posix()} {digest}")
 

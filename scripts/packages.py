@@ -30,7 +30,7 @@ def unpack_debian(package: str, folder: Path) -> Path:
         (archive,) = part.glob("*.deb")
         subprocess.run(["dpkg", "-x", archive, part / "whole"], check=True)
         (part / "whole").rename(target)
-        shutil.rmtree(part)
+    shutil.rmtree(part, ignore_errors=True)
     return target
 
 
@@ -43,7 +43,7 @@ def unpack_npm(package: str, version: str, folder: Path) -> Path:
         (archive,) = part.glob("*.tgz")
         subprocess.run(["tar", "xzf", archive.name], cwd=part, check=True)
         (part / "package").rename(target)
-        shutil.rmtree(part)
+    shutil.rmtree(part, ignore_errors=True)
     return target
 
 
@@ -55,7 +55,8 @@ def extract(package: Path, path: str, target: Path) -> bool:
     archive, bang, member = path.partition("!/")
     if bang or not (package / path).exists():
         member = member or path.removeprefix("love/")
-        for place in [package / archive] if bang else sorted(package.rglob("*.love")):
+        places = [package / archive] if bang else sorted(package.rglob("*.love"))
+        for place in filter(Path.is_file, places):
             with zipfile.ZipFile(place) as opened:
                 if member in opened.namelist():
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ class Known:
     """The starts of the SHA-256 of the recordings that trained the bundled weights, by SOURCE/ORIGIN/FILE."""
 
     def __init__(self, listed: Path = LISTED) -> None:
-        self.digests = dict(line.rsplit(" ", 1) for line in listed.read_text().splitlines())
+        self.digests = dict(line.rsplit(" ", 1) for line in listed.read_text(encoding="utf-8").splitlines())
 
     def others(self, data: Path, made: set[str]) -> Iterator[Path]:
         """The files below `data` that are not what is listed under their name, but for origins that are `made` here."""

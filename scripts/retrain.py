@@ -12,7 +12,7 @@ CORPUS is as in collect.py. Written into OUT are collect.py's folders, and
 
 Stop it at any time, with Ctrl-C too, and run it again: it goes on where it stopped, trainings from their last
 checkpoint. To train longer, remove OUT/retrain-encoder.done and the marks of later steps, and say how long.
---trial makes everything small, to see that it works on this machine.
+--trial makes everything small, to see that it works on this machine; recordings that are in OUT/data already will do.
 
 The weights in the wheel were not made in one go: they came of many such trainings, each on from one before, and of
 means of weights (average.py); docs/experiments.md has the list. This is what all of that came down to, in one run.
@@ -20,6 +20,7 @@ means of weights (average.py); docs/experiments.md has the list. This is what al
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from typing import Any
 import torch
 from credit import credits_of, names_of
 from safetensors.torch import load_file
+from stages import alone
 
 from deepsep import Listener
 from deepsep.config import EncoderTraining
@@ -53,18 +55,32 @@ def run(*command: object, into: Path | None = None) -> None:
     """
     words = [sys.executable, *map(str, command)]
     print("$", " ".join(words[1:]), flush=True)
-    # of a group of its own: the terminal's Ctrl-C would reach it twice
-    child = subprocess.Popen(words, stdout=subprocess.PIPE if into else None, start_new_session=True)
+    child = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE if into else None,
+        start_new_session=True,  # the terminal's Ctrl-C would reach it twice
+        env={**os.environ, "PYTHONUTF8": "1"},
+    )
     try:
         printed, _ = child.communicate()
     except KeyboardInterrupt:
         child.send_signal(signal.SIGINT)
         child.communicate()
-        raise SystemExit(130) from None
+        raise
     if child.returncode:
-        raise SystemExit(f"error: {words[1]} ended with {child.returncode}; run this again to go on there")
+        name = next(word for word in words[1:] if word not in ("-m", "deepsep"))
+        raise SystemExit(
+            f"error: {Path(name).name} ended with {child.returncode}; this goes on there once it can"
+        )
     if into:
-        into.write_bytes(printed)
+        put(into, printed)
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def train(command: str, checkpoint: Path, *words: object) -> None:
@@ -79,7 +95,7 @@ def origins(data: Path, name: str) -> list[Path]:
 
 def by_name(data: Path) -> dict[str, list[Path]]:
     """All recordings: source or set -> a folder for each origin."""
-    return {top.name: origins(data, top.name) for top in sorted(data.iterdir())}
+    return {top.name: origins(data, top.name) for top in sorted(data.iterdir()) if top.is_dir()}
 
 
 def as_words(recordings: Mapping[str, list[Path]]) -> list[str]:
@@ -88,17 +104,15 @@ def as_words(recordings: Mapping[str, list[Path]]) -> list[str]:
 
 
 def soften(folder: Path, factor: float) -> None:
-    """Scale the logits of a folder's encoder, unless that was done."""
+    """Scale the logits of a folder's encoder to so many times what training made of them."""
     config = folders.read_config(folder)
     about: dict[str, Any] = config["encoder"]
-    if about.get("logits") == factor:
-        return
     model = folders.load(folder)
     assert model.encoder is not None
     stems = len(model.sources)
     weights = load_file(folder / "encoder.safetensors")
     for name, rows in (("last.weight", (slice(None), slice(stems))), ("last.bias", (slice(stems),))):
-        weights[name][rows] *= factor
+        weights[name][rows] *= factor / about.get("logits", 1.0)
     model.encoder.load_state_dict(weights)
     about["logits"] = factor
     folders.store(folder, "encoder.safetensors", folders.pack(model.encoder, half=model.domain.half), config)
@@ -150,6 +164,18 @@ def main() -> None:
     flow = ["--flow-steps", 2, "--hidden", 4, "--layers", 1] if args.trial else []
     widths, frames = ("2,2,2,2", 32) if args.trial else ("32,64,128,256", 512)
 
+    def lay_out() -> None:
+        if not (args.trial and data.is_dir()):
+            minutes = 1 if args.trial else args.data_minutes
+            run(HERE / "collect.py", args.corpus, out, "--minutes", minutes)
+
+    def lists() -> None:
+        tops = [f"{top.name}={top}" for top in sorted(data.iterdir()) if top.is_dir()]
+        run(HERE / "list_recordings.py", *tops, into=out / "training_recordings.txt")
+        tops = [f"{name}={out / name}" for name in ("songs", "held_out") if (out / name).exists()]
+        run(HERE / "list_recordings.py", *tops, into=out / "development_recordings.txt")
+        credits_of(names_of(out / "training_recordings.txt"))  # now, and not after all training
+
     def prior(source: str) -> None:
         train(
             "train-prior", priors / "training" / f"{source}.safetensors", "--source", source, *origins(data, source),
@@ -182,12 +208,6 @@ def main() -> None:
         for name in ("coverage", "pooling"):
             run(HERE / f"{name}.py", songs, "--priors", bundled, into=out / f"{name}.txt")
 
-    def lists() -> None:
-        tops = [f"{top.name}={top}" for top in sorted(data.iterdir())]
-        run(HERE / "list_recordings.py", *tops, into=out / "training_recordings.txt")
-        tops = [f"{name}={out / name}" for name in ("songs", "held_out") if (out / name).exists()]
-        run(HERE / "list_recordings.py", *tops, into=out / "development_recordings.txt")
-
     def card() -> None:
         folders.set_licence(bundled, args.licence)
         config = folders.read_config(bundled)
@@ -198,29 +218,23 @@ def main() -> None:
         (bundled / "README.md").write_text(top, encoding="utf-8")
         write_card(bundled, config, "bundled")
 
-    steps: dict[str, Callable[[], None]] = {
-        "data": lambda: run(HERE / "collect.py", args.corpus, out, "--minutes", args.data_minutes),
-        **{f"prior-{source}": partial(prior, source) for source in SOURCES},
-        "contrast": contrast,
-        "encoder": encoder,
-        "figures": figures,
-        "lists": lists,
-        "card": card,
+    steps: dict[str, tuple[Callable[[], None], float | None]] = {
+        "data": (lay_out, args.data_minutes),
+        "lists": (lists, None),
+        **{f"prior-{source}": (partial(prior, source), args.prior_minutes) for source in SOURCES},
+        "contrast": (contrast, args.contrast_minutes),
+        "encoder": (encoder, args.encoder_minutes),
+        "figures": (figures, None),
+        "card": (card, None),
     }
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    settings = {name: str(value) for name, value in vars(args).items()}
-    for name, take in steps.items():
-        mark = out / f"retrain-{name}.done"
-        if not mark.exists():
-            take()
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_text(json.dumps(settings) + "\n")
-        elif (done_with := json.loads(mark.read_text())) != settings:
-            others = ", ".join(f"{k} {done_with.get(k)}" for k in settings if done_with.get(k) != settings[k])
-            print(
-                f"{name} was done with {others}, and is left as it is; remove {mark} to do it again",
-                flush=True,
-            )
+    with alone(out, "retrain"):
+        for name, (take, minutes) in steps.items():
+            mark = out / f"retrain-{name}.done"
+            if not mark.exists():
+                take()
+                put(mark, f"{minutes}\n".encode())
+            elif (done := mark.read_text().strip()) != str(minutes):
+                print(f"{name} is done, of {done} minutes and not {minutes}: left as it is", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """What lays out the training data: steps that may be stopped anywhere, packages that are whole or not there."""
 
 import hashlib
+import importlib
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from packages import Known, extract, unpack_debian, unpack_npm
-from stages import take
+from stages import alone, take
 
 
 class Killed(BaseException):
@@ -86,6 +88,40 @@ def test_a_step_stopped_while_its_files_are_moved_goes_on_with_that(tmp_path, mo
     left[0] = 99
     take(step, mark, making)
     assert set(files(tmp_path)) == {*names, "one.done"} and not making.exists()
+
+
+def test_a_step_stopped_just_before_its_end_can_be_taken_again(tmp_path, monkeypatch):
+    taken = []
+
+    def step(made):
+        taken.append(made)
+        write(made / "data" / "a.flac")
+
+    def stopping(folder, **words):
+        if (tmp_path / "one.done").exists():
+            raise Killed
+
+    mark, making = tmp_path / "one.done", tmp_path / "making"
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("stages.shutil.rmtree", stopping)
+        take(step, mark, making)
+    assert mark.exists()
+    take(step, mark, making)
+    assert len(taken) == 1 and not making.exists()
+    mark.unlink()
+    take(step, mark, making)
+    assert len(taken) == 2
+
+
+def test_two_programs_of_a_name_are_not_at_work_in_a_folder(tmp_path):
+    with alone(tmp_path, "collect"):
+        with alone(tmp_path, "retrain"):
+            pass
+        with pytest.raises(SystemExit, match="another collect is at work"), alone(tmp_path, "collect"):
+            pass
+    with pytest.raises(SystemExit) as ended, alone(tmp_path, "collect"):
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
 
 
 def test_what_fails_its_check_is_not_put_in_place(tmp_path):
@@ -169,3 +205,33 @@ def test_recordings_of_a_package_lie_in_it_or_in_archives_in_it(tmp_path):
     target.unlink()
     assert not extract(package, "love/data/b.ogg", target) and not target.exists()
     assert not extract(package, "usr/b.ogg", target) and not target.exists()
+    assert not extract(package, "gone.pk3!/tracks/a.ogg", target) and not target.exists()
+
+
+def test_collecting_lays_out_what_may_be_trained_on_and_only_that(tmp_path, monkeypatch, capsys):
+    for module in ("mido", "pyworld"):
+        monkeypatch.setitem(sys.modules, module, MagicMock())
+    collect = importlib.import_module("collect")
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    for name in (
+        "vocals/eif_x.ogg", "vocals/producer_01.ogg", "vocals/producer_04.ogg", "vocals/kumi_ja_90.ogg",
+        "drums/waivops_x.ogg", "accompaniment/mcl_jukebox_track_3.ogg", "accompaniment/mcl_new.ogg",
+        "songs/potassium/vocals.ogg", "unlabelled/song.ogg", "debian_music.tsv",
+    ):  # fmt: skip
+        write(corpus / name)
+    program = ["collect.py", str(corpus), str(out), "--only"]
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", [*program, "solos"])
+        collect.main()
+        laid = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_symlink()}
+        assert {name for name in laid if not name.endswith(".stem.mp4")} == {
+            "data/vocals/eif/eif_x.ogg", "data/vocals/banks/kumi_ja_90.ogg", "data/drums/waivops/waivops_x.ogg",
+            "data/drums+bass+other/mcl/mcl_new.ogg", "mixtures/song.ogg", "songs/potassium/vocals.ogg",
+        }  # fmt: skip
+    assert "producer_01.ogg is not the recording that was trained on" in capsys.readouterr().out
+    for words, said in (("solo", "unknown step solo"), ("solos", "no debian_music.tsv")):
+        (corpus / "debian_music.tsv").unlink(missing_ok=words == "solos")
+        monkeypatch.setattr(sys, "argv", [*program, words])
+        with pytest.raises(SystemExit):
+            collect.main()
+        assert said in capsys.readouterr().err

@@ -12,11 +12,11 @@ __all__ = ["Beat"]
 FRAME = 0.0232  # seconds
 SLACK = 1.0  # seconds by which a start may lie later
 STEP = 0.004  # between speeds, as a share: after 12 s two neighbours are two frames apart
-QUIET = 1e-3  # of the mean energy: rises from below that are no louder onsets than from there
+QUIET = 1e-3  # of the mean energy: what is quieter counts as silence, from which any sound is an onset
 
 
 class Beat:
-    """The onsets of the sounds that sound together so far, each `length` samples of a mixture at `rate`."""
+    """When the sounds of a mixture drawn so far set in; the mixture is of `length` samples at `rate`."""
 
     def __init__(self, length: int, rate: int) -> None:
         self.length, self.frame = length, round(FRAME * rate)
@@ -35,7 +35,7 @@ class Beat:
         heard_n = onsets(samples_ct, self.frame)
         at_sn = speed_s[:, None] * np.arange(n + self.slack)
         played_sn = np.interp(at_sn, np.arange(len(heard_n)), heard_n)
-        size = 1 << int(2 * n + self.slack).bit_length()
+        size = 1 << (n + self.slack).bit_length()
         alike = np.fft.irfft(np.fft.rfft(played_sn, size) * np.fft.rfft(self.onsets_n, size).conj())
         energy_sn = np.pad(np.square(played_sn).cumsum(1), ((0, 0), (1, 0)))
         energy = energy_sn[:, n : n + self.slack + 1] - energy_sn[:, : self.slack + 1]

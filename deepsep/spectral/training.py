@@ -152,10 +152,10 @@ def encoder_task(
             q = encoder(mixture_features(mix_bcdn, here))
         return BandPosterior(q.log_gain.float(), q.log_std.float())
 
-    def part_of_songs(m: Mixtures, spectra: Tensor, least: int) -> Tensor:
-        """As large a part of a batch of songs as these mixtures are of a batch, `least` songs or more."""
+    def part_of_songs(m: Mixtures, spectra: Tensor, fewest: int) -> Tensor:
+        """As large a part of a batch of songs as these mixtures are of a batch, `fewest` songs or more."""
         share = len(m.total_bdn) / (each * training.draws)
-        return spectra[: max(least, round(share * len(spectra)))].to(compute.device)
+        return spectra[: max(fewest, round(share * len(spectra)))].to(compute.device)
 
     def loss(encoder: UNet, m: Mixtures, draws: Draws) -> tuple[Tensor, Figures]:
         value = m.total_bdn.new_zeros(())
@@ -163,7 +163,7 @@ def encoder_task(
         if training.objective != "elbo":
             value, figures = sleep_loss(posterior(encoder, m.mix_bcdn), m, here)
         if songs and training.objective == "remix":
-            spectra = part_of_songs(m, next(songs), 2)  # one is mixed anew with another
+            spectra = part_of_songs(m, next(songs), least)
             with torch.no_grad():
                 taught = posterior(teacher[0], stereo_power(spectra, here))
             mixed = remix(taught, spectra, here, draws)
