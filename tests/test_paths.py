@@ -1,6 +1,7 @@
 """Files become outputs, where the pattern says and before any work."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from cli_fixtures import examples
+from filelock import FileLock
 from hypothesis import given, settings
 
 from deepsep.errors import DeepsepError
@@ -41,6 +43,19 @@ def planned(files, priors="", skip=False, **changes):
 
 def outputs(job):
     return {name: path.as_posix() for name, path in {**job.paths, **job.extras}.items()}
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_what_a_killed_run_left_beside_complete_outputs_is_removed_when_they_are_skipped(music, alive):
+    (job,) = planned(["music/b.wav"])
+    left = Path("out/b/.deepsep-0123456789ab.part")
+    left.mkdir(parents=True)
+    for path in (*job.paths.values(), left / "0.wav", left / "lock"):
+        path.touch()
+    with FileLock(left / "lock") if alive else nullcontext():
+        assert planned(["music/b.wav"], skip=True) == []
+        assert left.exists() == alive
+    assert all(path.exists() for path in job.paths.values())
 
 
 def test_default_places(music):

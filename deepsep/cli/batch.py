@@ -19,7 +19,7 @@ import typer
 
 from ..errors import DeepsepError, is_out_of_memory, refusal
 from ..progress import printable
-from ..staging import Scratch
+from ..staging import Scratch, remove_abandoned
 from .bars import Progress
 from .common import INTERRUPTED, say
 
@@ -248,7 +248,11 @@ def attempt(
 
     began = time.monotonic()
     with claims.claim(job.key) if claims else nullcontext(True) as free:
-        if claims and (not free or job.is_done()):
+        if claims and not free:
+            return None
+        if claims and job.is_done():
+            for folder in job.folders:  # of a run that was killed when all was in place
+                remove_abandoned(folder)
             return None
         try:
             return tracks.run(

@@ -13,6 +13,7 @@ from ..audio.files import track_name
 from ..audio.info import WHOLE, AudioInfo, Part
 from ..config import BIT_DEPTH, CODEC, FORMAT, MP3_KBPS, BitDepth, Codec, Format
 from ..errors import DeepsepError
+from ..staging import remove_abandoned
 from . import ni_stem, stems
 
 __all__ = [
@@ -110,6 +111,11 @@ class Job:
         """Whether all outputs exist."""
         return all(os.path.lexists(path) for path in (*self.paths.values(), *self.extras.values()))
 
+    @property
+    def folders(self) -> set[Path]:
+        """The folders that the outputs lie in."""
+        return {path.parent for path in (*self.paths.values(), *self.extras.values())}
+
 
 def output_stems(
     sources: Sequence[str], only: Sequence[str] | None = None, two_stems: str | None = None
@@ -137,7 +143,7 @@ def plan(
     skip_existing: bool = False,
     on_partial: Callable[[Input, DeepsepError], None] | None = None,
 ) -> list[Job]:
-    """Every output of every track. Creates nothing.
+    """Every output of every track. Creates nothing, but removes what a killed run left beside outputs that exist.
 
     With `skip_existing`, tracks whose outputs all exist are left out; so are those of which some exist, where there is
     `on_partial` to call with why.
@@ -146,6 +152,7 @@ def plan(
     """
     jobs: list[Job] = []
     owners: dict[str, Input] = {}
+    tidied: set[Path] = set()
     sources = {os.path.normcase(os.path.realpath(i.path)): i for i in inputs}
     for item in inputs:
         try:
@@ -163,6 +170,9 @@ def plan(
                 raise DeepsepError(f"{path}: is an input itself ({reader.label}); choose another --out")
         existing = [p for p in targets if os.path.lexists(p)]
         if skip_existing and len(existing) == len(targets):
+            for folder in job.folders - tidied:
+                remove_abandoned(folder)
+            tidied |= job.folders
             continue
         if existing and not output.overwrite:
             state = "exists" if not skip_existing else "exists, though other outputs of this track do not"
