@@ -38,7 +38,7 @@ import numpy as np
 import soundfile
 import soxr
 import stempeg
-from packages import Known, extract, link, unpack_debian, unpack_npm, unzip
+from packages import extract, link, unlike, unpack_debian, unpack_npm, unzip
 from stages import alone, take
 from voices import other_singer, sing
 
@@ -420,7 +420,7 @@ def rms(samples: np.ndarray) -> float:
 
 def leave_out(data: Path) -> None:
     """Remove the recordings that are not what is listed under their name."""
-    for path in Known().others(data, MADE):
+    for path in unlike(HERE.parent / "docs" / "training_recordings.txt", data, MADE):
         print(f"left out: {path.relative_to(data)} is not the recording that was trained on", flush=True)
         path.unlink()
 

@@ -27,7 +27,9 @@ from deepsep.spectral.encoder import BandPosterior, UNet, gain_spread, inner, mi
 from deepsep.spectral.spectrum import Spectrum, stereo_power
 
 DRAWS = 16
-DRAWN = [*LEVELS, *(share / 100 for share in range(5, 100, 5))]  # the picture's levels after the table's
+DRAWN = [
+    share / 100 for share in range(5, 100, 5)
+]  # levels of the picture; those of the table are among them
 
 
 def sums(one_cfn: Tensor, other_cfn: Tensor, spectrum: Spectrum) -> Tensor:
@@ -64,14 +66,12 @@ def draw(path: Path, shares: dict[str, Tensor]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.4), layout="constrained")
-    levels = sorted(DRAWN)
-    order = sorted(range(len(DRAWN)), key=DRAWN.__getitem__)
     for axis, half, title in zip(
         figure.subplots(1, 2, sharey=True), (0, 1), ("as drawn", "scaled"), strict=True
     ):
         axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as stated")
         for source, held in shares.items():
-            axis.plot(levels, held.chunk(2)[half][order].numpy(), label=source)
+            axis.plot(DRAWN, held[half].numpy(), label=source)
         axis.set(title=title, xlabel="level of the interval", xlim=(0, 1), ylim=(0, 1))
     figure.axes[0].set_ylabel("share of the true gains in it")
     figure.axes[1].legend(fontsize="small")
@@ -106,7 +106,7 @@ def main() -> None:
                     coverage(gain, own, truth, loud(total), DRAWN)[0]
                     for own in (std[:, k : k + 1], std[:, k : k + 1] * scale)
                 ]
-                found.setdefault(source, []).append(torch.cat(rows))
+                found.setdefault(source, []).append(torch.stack(rows))
     print(
         "| source | songs | "
         + " | ".join(f"{level:.0%} {when}" for when in ("as drawn", "scaled") for level in LEVELS)
@@ -115,7 +115,7 @@ def main() -> None:
     print("| --- | --- |" + " --- |" * (2 * len(LEVELS)))
     means = {source: torch.stack(rows_of).mean(0) for source, rows_of in found.items()}
     for source, held in means.items():
-        shares = torch.cat([half[: len(LEVELS)] for half in held.chunk(2)])
+        shares = held[:, [DRAWN.index(level) for level in LEVELS]].flatten()
         print(f"| {source} | {len(found[source])} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
     if args.picture:
         draw(args.picture, means)

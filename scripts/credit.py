@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from list_recordings import read_list
+
 LICENCES = Path(__file__).resolve().parent.parent / "docs" / "recording_licences.tsv"
 
 
@@ -30,12 +32,7 @@ def credits_of(recordings: Iterable[str], licences: Path = LICENCES) -> str:
     )
 
 
-def names_of(listed: Path) -> list[str]:
-    """The recordings of a list, without their digests."""
-    return [line.rsplit(" ", 1)[0] for line in listed.read_text(encoding="utf-8").splitlines()]
-
-
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    print(credits_of(names_of(Path(sys.argv[1]))))
+    print(credits_of(read_list(Path(sys.argv[1]))))

@@ -14,6 +14,16 @@ from deepsep import DeepsepError
 from deepsep.recordings.files import find_audio
 
 
+def digest_of(path: Path) -> str:
+    """The start of a file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def read_list(path: Path) -> dict[str, str]:
+    """A list that was printed: NAME/PATH -> digest."""
+    return dict(line.rsplit(" ", 1) for line in path.read_text(encoding="utf-8").splitlines())
+
+
 def main() -> None:
     """Print the list."""
     for item in sys.argv[1:]:
@@ -24,8 +34,7 @@ def main() -> None:
         except DeepsepError as error:
             raise SystemExit(f"error: {error}") from None
         for path in found:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-            print(f"{name}/{path.relative_to(top).as_posix()} {digest}")
+            print(f"{name}/{path.relative_to(top).as_posix()} {digest_of(path)}")
 
 
 if __name__ == "__main__":

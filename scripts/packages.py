@@ -1,17 +1,15 @@
 """Debian and npm packages of recordings: each unpacked whole or not at all, its recordings found and checked."""
 
-import hashlib
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from list_recordings import digest_of, read_list
 from stages import fresh
 
-__all__ = ["Known", "extract", "link", "unpack_debian", "unpack_npm", "unzip"]
-
-LISTED = Path(__file__).resolve().parent.parent / "docs" / "training_recordings.txt"
+__all__ = ["extract", "link", "unlike", "unpack_debian", "unpack_npm", "unzip"]
 
 
 def link(path: Path, target: Path) -> None:
@@ -21,30 +19,38 @@ def link(path: Path, target: Path) -> None:
     target.symlink_to(path.resolve())
 
 
-def unpack_debian(package: str, folder: Path) -> Path:
-    """The unpacked Debian package, downloaded where it is not there; apt checks the archive by its signed list."""
-    target, part = folder / package, folder / f"{package}.part"
+def once(target: Path, make: Callable[[Path], Path]) -> Path:
+    """`target`; where it is not there, what `make` says that it made in the folder it is given takes its place."""
+    part = target.with_name(f"{target.name}.part")
     if not target.exists():
         fresh(part)
+        make(part).rename(target)
+    shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def unpack_debian(package: str, folder: Path) -> Path:
+    """The unpacked Debian package, downloaded where it is not there; apt checks the archive by its signed list."""
+
+    def make(part: Path) -> Path:
         subprocess.run(["apt-get", "download", package], cwd=part, check=True)
         (archive,) = part.glob("*.deb")
         subprocess.run(["dpkg", "-x", archive, part / "whole"], check=True)
-        (part / "whole").rename(target)
-    shutil.rmtree(part, ignore_errors=True)
-    return target
+        return part / "whole"
+
+    return once(folder / package, make)
 
 
 def unpack_npm(package: str, version: str, folder: Path) -> Path:
     """The unpacked npm package, downloaded where it is not there; npm checks the archive by its digest."""
-    target, part = folder / f"{package}-{version}", folder / f"{package}.part"
-    if not target.exists():
-        fresh(part)
+
+    def make(part: Path) -> Path:
         subprocess.run(["npm", "pack", f"{package}@{version}"], cwd=part, check=True)
         (archive,) = part.glob("*.tgz")
         subprocess.run(["tar", "xzf", archive.name], cwd=part, check=True)
-        (part / "package").rename(target)
-    shutil.rmtree(part, ignore_errors=True)
-    return target
+        return part / "package"
+
+    return once(folder / f"{package}-{version}", make)
 
 
 def extract(package: Path, path: str, target: Path) -> bool:
@@ -75,16 +81,10 @@ def unzip(archive: Path, start: str, target: Path) -> list[Path]:
         return [Path(opened.extract(name, target)) for name in sorted(names)]
 
 
-class Known:
-    """The starts of the SHA-256 of the recordings that trained the bundled weights, by SOURCE/ORIGIN/FILE."""
-
-    def __init__(self, listed: Path = LISTED) -> None:
-        self.digests = dict(line.rsplit(" ", 1) for line in listed.read_text(encoding="utf-8").splitlines())
-
-    def others(self, data: Path, made: set[str]) -> Iterator[Path]:
-        """The files below `data` that are not what is listed under their name, but for origins that are `made` here."""
-        for path in sorted(p for p in data.rglob("*") if p.is_file()):
-            listed = self.digests.get(path.relative_to(data).as_posix())
-            if listed and path.parent.name not in made:
-                if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != listed:
-                    yield path
+def unlike(listed: Path, data: Path, made: set[str]) -> Iterator[Path]:
+    """The files below `data` that are not what is listed under their name, but for origins that are `made` here."""
+    digests = read_list(listed)
+    for path in sorted(p for p in data.rglob("*") if p.is_file() and p.parent.name not in made):
+        known = digests.get(path.relative_to(data).as_posix())
+        if known and digest_of(path) != known:
+            yield path

@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from credit import credits_of, names_of
+from credit import credits_of
+from list_recordings import read_list
 from safetensors.torch import load_file
 from stages import alone
 
@@ -73,14 +74,7 @@ def run(*command: object, into: Path | None = None) -> None:
             f"error: {Path(name).name} ended with {child.returncode}; this goes on there once it can"
         )
     if into:
-        put(into, printed)
-
-
-def put(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
+        folders.write(into.parent, {into.name: printed})
 
 
 def train(command: str, checkpoint: Path, *words: object) -> None:
@@ -133,15 +127,15 @@ def calibrate(folder: Path, data: Path, frames: int) -> None:
 
 def figures_of(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """What the card states of an evaluation: for each method the mean SDR of each source over its songs, and of all."""
-    songs = results["songs"].values()
-    found = {}
-    for method in STATED:
-        tables = [song["methods"][method]["sdr"] for song in songs]
-        scores = {s: [t[s] for t in tables if t.get(s) is not None] for s in (*results["sources"], "mean")}
-        found[f"SDR in dB, {len(tables)} development songs, {method}"] = {
-            source: round(sum(values) / len(values), 2) for source, values in scores.items() if values
+    songs = len(results["songs"])
+    return {
+        f"SDR in dB, {songs} development songs, {method}": {
+            source: round(mean, 2)
+            for source, mean in results["mean"][method]["sdr"].items()
+            if mean is not None
         }
-    return found
+        for method in STATED
+    }
 
 
 def main() -> None:
@@ -170,11 +164,11 @@ def main() -> None:
             run(HERE / "collect.py", args.corpus, out, "--minutes", minutes)
 
     def lists() -> None:
-        tops = [f"{top.name}={top}" for top in sorted(data.iterdir()) if top.is_dir()]
+        tops = [f"{name}={data / name}" for name in by_name(data)]
         run(HERE / "list_recordings.py", *tops, into=out / "training_recordings.txt")
         tops = [f"{name}={out / name}" for name in ("songs", "held_out") if (out / name).exists()]
         run(HERE / "list_recordings.py", *tops, into=out / "development_recordings.txt")
-        credits_of(names_of(out / "training_recordings.txt"))  # now, and not after all training
+        credits_of(read_list(out / "training_recordings.txt"))  # now, and not after all training
 
     def prior(source: str) -> None:
         train(
@@ -213,7 +207,7 @@ def main() -> None:
         config = folders.read_config(bundled)
         config["figures"] = figures_of(json.loads((out / "results.json").read_text()))
         folders.write(bundled, {"config.json": folders.as_text(config)})
-        credited = credits_of(names_of(out / "training_recordings.txt"))
+        credited = credits_of(read_list(out / "training_recordings.txt"))
         top = f"# Recordings that these weights learnt from\n\n{credited}\n"
         (bundled / "README.md").write_text(top, encoding="utf-8")
         write_card(bundled, config, "bundled")
@@ -232,7 +226,7 @@ def main() -> None:
             mark = out / f"retrain-{name}.done"
             if not mark.exists():
                 take()
-                put(mark, f"{minutes}\n".encode())
+                folders.write(out, {mark.name: f"{minutes}\n".encode()})
             elif (done := mark.read_text().strip()) != str(minutes):
                 print(f"{name} is done, of {done} minutes and not {minutes}: left as it is", flush=True)
 

@@ -21,7 +21,7 @@ SET = "drums+bass+other"
 
 
 def lay_out(out):
-    """A second of noise for each source, as origins whose licences are known, and one song."""
+    """Noise for each source, as origins whose licences are known, and one song."""
     random = np.random.default_rng(0)
     for name, origin in (*((s, "eif") for s in SOURCES), (SET, "widelands")):
         (out / "data" / name / origin).mkdir(parents=True)

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from packages import Known, extract, unpack_debian, unpack_npm
+from packages import extract, unlike, unpack_debian, unpack_npm
 from stages import alone, take
 
 
@@ -126,7 +126,7 @@ def test_two_programs_of_a_name_are_not_at_work_in_a_folder(tmp_path):
 
 def test_what_fails_its_check_is_not_put_in_place(tmp_path):
     def check(made):
-        for path in Known(tmp_path / "listed.txt").others(made / "data", {"synth"}):
+        for path in unlike(tmp_path / "listed.txt", made / "data", {"synth"}):
             path.unlink()
 
     def step(made):

@@ -94,28 +94,34 @@ def source_folders(
     With `sets` a name may join several sources, as in drums+bass+other. Names may differ from the sources' in case.
     Subfolders of other names are noted, as they may be misspelt.
     """
+    from ..recordings.files import set_members
+
     known = ", ".join(sources)
     spelt = {source.casefold(): source for source in reversed(sources)}
 
     def canonical(name: str) -> str | None:
         """The name with its sources in order, None where one is unknown."""
-        parts = [p if p in sources else spelt.get(p.casefold()) for p in map(str.strip, name.split("+"))]
+        parts = [p if p in sources else spelt.get(p.casefold()) for p in set_members(name)]
         found = [part for part in parts if part is not None]
         return "+".join(sorted(found, key=sources.index)) if len(found) == len(parts) else None
+
+    def trains(source: str | None) -> bool:
+        """Whether recordings of such a name are of use here."""
+        return source is not None and (sets or "+" not in source)
 
     folders: dict[str, list[Path]] = {}
     for item in items:
         name, equals, value = item.partition("=")
         if equals and not Path(item).exists():
             source = canonical(name)
-            if source is None or (not sets and "+" in source):
+            if source is None or not trains(source):
                 raise DeepsepError(f"{item}: unknown source {name!r}; the priors are of {known}")
             folders.setdefault(source, []).append(Path(value))
             continue
         if not Path(item).is_dir():
             raise DeepsepError(f"{item}: no such folder")
         inside = [(canonical(path.name), path) for path in sorted(Path(item).iterdir()) if path.is_dir()]
-        found = [(source, path) for source, path in inside if source and (sets or "+" not in source)]
+        found = [(source, path) for source, path in inside if source and trains(source)]
         if not found:
             raise DeepsepError(f"{item}: no subfolder named after a source ({known})")
         idle = [path.name for source, path in inside if not source and not path.name.startswith(".")]

@@ -152,7 +152,7 @@ def plan(
     """
     jobs: list[Job] = []
     owners: dict[str, Input] = {}
-    tidied: set[Path] = set()
+    finished: set[Path] = set()
     sources = {os.path.normcase(os.path.realpath(i.path)): i for i in inputs}
     for item in inputs:
         try:
@@ -170,9 +170,7 @@ def plan(
                 raise DeepsepError(f"{path}: is an input itself ({reader.label}); choose another --out")
         existing = [p for p in targets if os.path.lexists(p)]
         if skip_existing and len(existing) == len(targets):
-            for folder in job.folders - tidied:
-                remove_abandoned(folder)
-            tidied |= job.folders
+            finished |= job.folders
             continue
         if existing and not output.overwrite:
             state = "exists" if not skip_existing else "exists, though other outputs of this track do not"
@@ -182,6 +180,8 @@ def plan(
             on_partial(item, problem)
             continue
         jobs.append(job)
+    for folder in finished:
+        remove_abandoned(folder)
     return jobs
 
 

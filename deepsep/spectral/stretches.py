@@ -53,7 +53,7 @@ def draw_solos(
     source = np.concatenate([np.arange(len(banks)), random.integers(len(banks), size=extra)])
     middle = draw_middles(len(banks), extra, random, augment)
     source = source[middle]
-    beat = Beat(length, rate) if augment and random.random() < IN_TIME else None
+    beat = draw_beat(length, rate, random, augment)
     return Signals(source, middle), draw_signals(banks, source, middle, length, rate, random, augment, beat)
 
 
@@ -73,13 +73,18 @@ def draw_set(
     middle = draw_middles(len(outside), extra, random, augment)
     source = np.concatenate([outside, random.choice(outside, extra)])[middle]
     both = draw_stereo_stretch(chosen.bank, length, rate, random, 2 * augment)
-    beat = Beat(length, rate) if augment and random.random() < IN_TIME else None
+    beat = draw_beat(length, rate, random, augment)
     if beat:
         beat.add(both)
     solos = draw_signals(banks, source, middle, length, rate, random, augment, beat)
     whose = np.concatenate([source, [chosen.members[0]] * 2])
     middle = np.concatenate([middle, np.arange(2) + len(middle)])
     return Signals(whose, middle, chosen.members), np.concatenate([solos, both])
+
+
+def draw_beat(length: int, rate: int, random: np.random.Generator, augment: bool) -> Beat | None:
+    """A beat for some of the mixtures' sounds to be in time with."""
+    return Beat(length, rate) if augment and random.random() < IN_TIME else None
 
 
 def draw_middles(first: int, extra: int, random: np.random.Generator, augment: bool) -> np.ndarray:
