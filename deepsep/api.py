@@ -34,7 +34,7 @@ from .config import (
 from .errors import DeepsepError
 from .inference.domain import Separation
 from .inference.model import Model
-from .inference.settings import Settings, choose_method, pick_batch_size, pick_device
+from .inference.settings import Settings, choose_method, choose_pitches, pick_batch_size, pick_device
 from .models import folder as folders
 from .models import hub
 from .recordings.files import Place, paths_of
@@ -106,6 +106,7 @@ def settings_for(
     sgld: SgldConfig | Mapping[str, Any] | None = None,
     draws: int | None = None,
     uncertainty: bool = False,
+    pitches: int | None = None,
     seed: int = SEED,
     batch_size: BatchSize = BATCH_SIZE,
     device: str = DEVICE,
@@ -135,6 +136,7 @@ def settings_for(
     settings = Settings(
         method=chosen, init=start, sgld=config, seed=seed, batch_size=pick_batch_size(batch_size, device),
         device=device, draws=draws or 1,
+        pitches=choose_pitches(pitches, chosen, start, several=model.domain.several_pitches),
     )  # fmt: skip
     model.domain.check(settings, spread=uncertainty)
     return settings
@@ -149,6 +151,7 @@ def separate(
     init: Init = INIT,
     sgld: SgldConfig | Mapping[str, Any] | None = None,
     draws: int | None = None,
+    pitches: int | None = None,
     seed: int = SEED,
     batch_size: BatchSize = BATCH_SIZE,
     device: str = DEVICE,
@@ -168,6 +171,8 @@ def separate(
             those that differ from the default, {"steps": 4}. By default those of the command line, which sample the
             posterior itself (temperature 1, in the spectral domain) for `draws` and `on_uncertainty`.
         draws: so many plausible separations instead of one best; each stem then has an axis more, in front.
+        pitches: at how many pitches the encoder hears the recording; what it finds is averaged, in so many times the
+            time. By default 1, and 2 where SGLD starts from it.
         seed: same seed, same machine, same stems, but for rounding (1e-4 of full scale).
         batch_size: windows at a time; changes memory, not the result. "auto" takes as many as a GPU's free memory
             holds, and one elsewhere. A batch that does not fit into a GPU's memory is halved.
@@ -197,8 +202,8 @@ def separate(
     else:
         model = load_priors(priors, device=device, offline=offline)
     settings = settings_for(
-        model, method=method, init=init, sgld=sgld, draws=draws, uncertainty=on_uncertainty is not None, seed=seed,
-        batch_size=batch_size, device=device,
+        model, method=method, init=init, sgld=sgld, draws=draws, uncertainty=on_uncertainty is not None,
+        pitches=pitches, seed=seed, batch_size=batch_size, device=device,
     )  # fmt: skip
     groups = [[k] for k in range(len(model.sources))]
     track = measure(split(mix_ct), rate)

@@ -192,7 +192,8 @@ def floor(folder: Path, args: argparse.Namespace) -> None:
     batch = next(batched(windows(model.domain.analyse([mix_ct], task), core, context), WINDOWS))
     cut = Inference.of(batch, task, cast(SpectralDomain, model.domain).spectrum_of(task), context).unwanted
     x = torch.randn(len(batch), model.domain.spectrum.bands, batch[0].frames_cfn.shape[-1] - 2 * cut)
-    sigma, steps = settings.sgld.sigma_max, settings.sgld.levels * settings.sgld.steps
+    sigma = settings.sgld.sigma_max
+    steps = settings.sgld.chains * settings.sgld.levels * settings.sgld.steps
     shares = []
     for _ in range(args.runs):
         began = time.process_time()

@@ -247,6 +247,7 @@ def test_wrong_usage_is_one_line_and_two(words, separate):
         (("--method", "sgld", "--samples", "2", "--chains", "3"), "leave --chains out"),
         (("--method", "encoder", "--steps", "9"), "--steps is of Langevin"),
         (("--sigma-max", "2"), "add --method sgld"),
+        (("--method", "sgld", "--init", "mixture", "--pitches", "2"), "pitches are of the encoder"),
         (("--filename", "{artist}/{stem}.{ext}"), "uses {artist}; it may use {track}, {stem}"),
         (("--filename", "{stem}.{ext}", "--samples", "2"), "needs {sample}"),
     ],

@@ -76,7 +76,7 @@ def test_help_says_what_a_value_is_in_a_word(texts):
         (("https://a.b/c",), "to separate it: deepsep separate https://a.b/c."),
         (("separate", "song.mp3", "--mp3"), "use --format mp3."),
         (("separate", "song.mp3", "-n", "htdemucs"), "use --priors."),
-        (("separate", "song.mp3", "--shifts", 2), "use --chains with --method sgld."),
+        (("separate", "song.mp3", "--shifts", 2), "use --pitches."),
     ],
 )
 def test_the_habits_of_other_separators_get_a_hint(words, hint, deepsep):

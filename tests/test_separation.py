@@ -26,8 +26,11 @@ WARM = Settings(
     method="sgld", sgld=SpectralSgldConfig(levels=2, steps=2, average=2, temperature=1.0, chains=2)
 )
 ENCODER = Settings(method="encoder")
+TWO_PITCHES = Settings(method="encoder", pitches=2)
 METHODS = pytest.mark.parametrize(
-    "settings", [ENCODER, COOL, WARM], ids=["encoder", "sgld", "sgld at temperature 1"]
+    "settings",
+    [ENCODER, TWO_PITCHES, COOL, WARM],
+    ids=["encoder", "encoder at two pitches", "sgld", "sgld at temperature 1"],
 )
 
 

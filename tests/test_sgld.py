@@ -1,7 +1,7 @@
 """Langevin dynamics reaches what it should: on Gaussians, the closed-form posterior."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -206,3 +206,24 @@ def test_noise_is_standard_and_differs_by_seed_chain_and_step():
     torch.testing.assert_close(each @ each.T / each.shape[1], torch.eye(8), atol=2 * spread, rtol=0)
     frames = draws[0].flatten(0, 1).T  # no frame repeats another
     assert torch.cdist(frames, frames).add(100 * torch.eye(320)).min() > 1
+
+
+def test_two_mirrored_chains_have_a_mean_that_no_noise_moves():
+    """Exactly so where the posterior is Gaussian, since a step is linear there; each chain alone is like any other."""
+    start = torch.zeros(4, 2, 3, 40).double()
+    config = SgldConfig(levels=2, steps=4, sigma_max=0.6, sigma_min=0.6, temperature=1.0)
+    posterior = Posterior(PRIORS, Constraint(2.0, 0.5).at(0.6), denoise=False)
+
+    def end(noise, temperature=1.0):
+        *_, (state, _) = sgld.anneal(start, posterior, replace(config, temperature=temperature), noise)
+        return state.position
+
+    mirrored = end(sgld.mirrored_noise(3, range(4), [0] * 4, start))
+    still = end(None, temperature=0.0)
+    for pair in mirrored.split(2):
+        torch.testing.assert_close(pair.mean(0), still[0])
+    independent = end(sgld.window_noise(3, range(4), [0] * 4, start))
+    torch.testing.assert_close(mirrored[0], independent[0])
+    spread = (mirrored - still).square().mean((1, 2, 3)) / (independent - still).square().mean()
+    torch.testing.assert_close(spread, torch.ones(4).double(), atol=0.3, rtol=0)
+    assert (mirrored[0] - mirrored[2]).square().mean() > 0.01

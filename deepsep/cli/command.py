@@ -29,7 +29,7 @@ HABITS = {  # options of demucs and spleeter -> what does the same here
     "-n": "--priors",
     "-p": "--priors",
     "--repo": "--priors",
-    "--shifts": "--chains with --method sgld",
+    "--shifts": "--pitches",
     "-d": "--device",
     "--jobs": "--threads",
     "-j": "--threads",

@@ -21,6 +21,7 @@ from .options import (
     LevelsOption,
     OfflineOption,
     OverwriteOption,
+    PitchesOption,
     PriorOption,
     PriorsOption,
     QuietOption,
@@ -68,6 +69,7 @@ def evaluate(
     priors: PriorsOption = BUNDLED,
     prior: PriorOption = [],  # noqa: B006
     offline: OfflineOption = False,
+    pitches: PitchesOption = None,
     steps: SgldStepsOption = None,
     levels: LevelsOption = None,
     sigma_max: SigmaMaxOption = None,
@@ -105,13 +107,18 @@ def evaluate(
     base, others = pin(priors, pairs(prior, "--prior"), offline=offline, quiet=quiet)
     model = api.load_priors(base, others, device=device, offline=offline)
     with as_usage():
-        cold = api.settings_for(model, method="sgld", init="mixture", sgld=options, device=device)
+        alone = None if model.encoder is not None else pitches  # an error, where there is none to hear them
+        cold = api.settings_for(
+            model, method="sgld", init="mixture", sgld=options, pitches=alone, device=device
+        )
         warm = cold.sgld
         if model.encoder is not None:
-            warm = api.settings_for(model, method="sgld", init="encoder", sgld=options, device=device).sgld
+            warm = api.settings_for(
+                model, method="sgld", init="encoder", sgld=options, pitches=pitches, device=device
+            ).sgld
     how = Evaluation(
-        methods=listed(methods) or (), sgld=cold.sgld, warm=warm, seed=seed, device=cold.device, seconds=seconds,
-        nmf_data={s: Path(d) for s, d in pairs(nmf_data, "--nmf-data").items()},
+        methods=listed(methods) or (), sgld=cold.sgld, warm=warm, pitches=pitches, seed=seed, device=cold.device,
+        seconds=seconds, nmf_data={s: Path(d) for s, d in pairs(nmf_data, "--nmf-data").items()},
     )  # fmt: skip
 
     def tell(done: int, total: int, what: str) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "OfflineOption",
     "OverwriteOption",
     "OverwriteTrainingOption",
+    "PitchesOption",
     "PriorOption",
     "PriorsOption",
     "QuietOption",
@@ -50,6 +51,7 @@ TRAINING, NETWORK = "Training", "Network"
 LIBRARY = "Large libraries (docs/scale.md)"
 
 BANDS, SAMPLES = SpectralSgldConfig(), WaveformSgldConfig()
+DRAWN = SpectralSgldConfig.default(draws=True)
 WARM = WaveformSgldConfig.default(from_encoder=True)
 
 
@@ -106,11 +108,20 @@ OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=OUTPUT)
 ]
 
+PitchesOption = Annotated[
+    int | None,
+    typer.Option(
+        **bounds(ranges.Pitches),
+        help="At how many pitches the encoder hears the song: the mean of what it finds is a little better and takes "
+        "so many times as long. By default 1, and 2 where Langevin starts from it.",
+    ),
+]
 SgldStepsOption = Annotated[
     int | None,
     typer.Option(
         **bounds(ranges.SgldSteps),
-        help="Langevin steps a noise level. " + by_default("steps"),
+        help=f"Langevin steps a noise level. By default {BANDS.steps}, for several draws or an uncertainty "
+        f"{DRAWN.steps}; with waveform priors {SAMPLES.steps}.",
         rich_help_panel=LANGEVIN,
     ),
 ]
@@ -151,8 +162,8 @@ TemperatureOption = Annotated[
     float | None,
     typer.Option(
         **bounds(ranges.Temperature),
-        help=f"1 samples the posterior, 0 seeks a mode. By default {BANDS.temperature:g}; with spectral priors 1 for "
-        "several draws or an uncertainty.",
+        help=f"1 samples the posterior, 0 seeks a mode. By default {BANDS.temperature:g}, for several draws or an "
+        f"uncertainty {DRAWN.temperature:g}; with waveform priors {SAMPLES.temperature:g}.",
         rich_help_panel=LANGEVIN,
     ),
 ]

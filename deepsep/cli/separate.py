@@ -64,6 +64,7 @@ from .options import (
     LevelsOption,
     OfflineOption,
     OverwriteOption,
+    PitchesOption,
     PriorOption,
     PriorsOption,
     QuietOption,
@@ -171,6 +172,7 @@ def separate(
             help="sgld (Langevin under the priors), encoder (one pass), or auto: the encoder where there is one.",
         ),
     ] = METHOD,
+    pitches: PitchesOption = None,
     priors: PriorsOption = BUNDLED,
     prior: PriorOption = [],  # noqa: B006
     sources: Annotated[
@@ -335,7 +337,7 @@ def separate(
             )
         how: dict[str, Any] = {
             "method": method, "init": init, "sgld": options, "draws": draws if draws > 1 else None,
-            "uncertainty": uncertainty, "seed": seed, "batch_size": windows,
+            "uncertainty": uncertainty, "pitches": pitches, "seed": seed, "batch_size": windows,
         }  # fmt: skip
         with as_usage():
             settings = api.settings_for(model, device=here, **how)

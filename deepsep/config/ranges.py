@@ -31,6 +31,7 @@ __all__ = [
     "LogScaleBound",
     "Minutes",
     "NoiseLevel",
+    "Pitches",
     "Range",
     "Rate",
     "Scale",
@@ -87,6 +88,7 @@ SgldSteps = Annotated[int, Range(1, 10_000)]  # of each level
 Chains = Annotated[int, Range(1, 256)]
 Iterates = Annotated[int, Range(1, 10_000_000)]
 Temperature = Annotated[float, Range(0, 100)]
+Pitches = Annotated[int, Range(1, 8)]
 Gamma = Annotated[float, Range(0, 1000)]
 Exponent = Annotated[float, Range(0, 16)]
 

@@ -73,8 +73,12 @@ class SgldConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpectralSgldConfig(SgldConfig):
-    """SGLD on log band powers x; its chains are averaged."""
+    """SGLD on log band powers x; its chains are averaged, two and two with mirrored noise (`mirrored_noise`)."""
 
+    steps: SgldSteps = 1
+    temperature: Temperature = 0.2
+    chains: Chains = 2
+    average: Iterates = 5
     alpha: Exponent = 1.0  # exponent of the magnitudes whose ratios are the gains; 2 is Wiener's
     pool: Share = 0.4  # weight of a chain that the encoder started, against the encoder's own estimate
     largest: Weight = 1.0  # move of any coordinate of x in one step
@@ -83,11 +87,11 @@ class SpectralSgldConfig(SgldConfig):
     def default(
         cls, *, draws: bool = False, uncertainty: bool = False, from_encoder: bool = False
     ) -> SpectralSgldConfig:
-        """The settings for a task: draws and their spread need samples of the posterior itself."""
+        """The settings for a task: draws and their spread need samples of the posterior itself, so longer chains."""
         if not (draws or uncertainty):
             return cls()
         chains = SURE_CHAINS if uncertainty else 1
-        return cls(temperature=1.0, pool=1.0, alpha=2.0, chains=chains)
+        return cls(temperature=1.0, pool=1.0, alpha=2.0, steps=2, average=8, chains=chains)
 
     def largest_move(self, sigma: float) -> float:
         """The same at every noise level."""

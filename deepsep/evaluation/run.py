@@ -19,7 +19,7 @@ from ..config import SgldConfig
 from ..errors import DeepsepError, is_out_of_memory
 from ..inference.domain import Separation
 from ..inference.model import Model
-from ..inference.settings import Settings, pick_batch_size
+from ..inference.settings import Settings, choose_pitches, pick_batch_size
 from ..separation import measure, separate_blocks
 from ..spectral.infer import stationary_gains
 from . import metrics
@@ -50,12 +50,14 @@ class Evaluation:
 
     methods are names out of `METHODS`; by default `default_methods`, and nmf where nmf_data has a folder of solo
     recordings for each source. sgld and warm are the sampler's settings from the mixture and from the encoder's
-    estimate, by default the domain's own. seconds is the length of an excerpt, by default whole songs.
+    estimate, by default the domain's own. pitches are those at which the encoder hears a song, by default as in
+    `separate`. seconds is the length of an excerpt, by default whole songs.
     """
 
     methods: Sequence[str] = ()
     sgld: SgldConfig | None = None
     warm: SgldConfig | None = None
+    pitches: int | None = None
     seed: int = 0
     device: str = "cpu"
     seconds: float | None = None
@@ -186,6 +188,10 @@ def estimate(
     if method == "encoder+sgld":
         warm = how.warm or how.sgld or model.domain.sgld(from_encoder=True)
         settings = replace(settings, init="encoder", sgld=warm)
+    if method.startswith("encoder"):
+        several = model.domain.several_pitches
+        pitches = choose_pitches(how.pitches, settings.method, settings.init, several=several)
+        settings = replace(settings, pitches=pitches)
     blocks = [clip.mixture_ct]
     groups = [[k] for k in range(len(model.sources))]
     separation = Separation(measure(blocks, clip.rate), model, settings, groups)

@@ -148,6 +148,10 @@ class Domain(Protocol):
         """Whether weights may be stored in half precision."""
 
     @property
+    def several_pitches(self) -> bool:
+        """Whether its encoder can hear a mixture at several pitches."""
+
+    @property
     def can_contrast(self) -> bool:
         """Whether priors can be trained against one another: `contrast_task`."""
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..config import WINDOWS, BatchSize, Init, Method, SgldConfig, SpectralSgldConfig, check_choice
+from ..config import (
+    WINDOWS,
+    BatchSize,
+    Init,
+    Method,
+    SgldConfig,
+    SpectralSgldConfig,
+    bounds,
+    check_choice,
+    ranges,
+)
 from ..errors import DeepsepError
 
-__all__ = ["Settings", "check_device", "choose_method", "pick_batch_size", "pick_device"]
+__all__ = ["Settings", "check_device", "choose_method", "choose_pitches", "pick_batch_size", "pick_device"]
 
 DEVICES = ("cpu", "cuda", "mps")
 
@@ -26,6 +36,7 @@ class Settings:
     seed: int = 0
     batch_size: int | None = WINDOWS  # windows at a time; None: as many as fit into a GPU's free memory
     device: str = "cpu"
+    pitches: int = 1  # at which the encoder hears the mixture; its estimates are averaged
     draws: int = 1  # 1 is the point estimate; more are that many draws from the posterior
 
 
@@ -79,3 +90,22 @@ def choose_method(method: Method, init: Init, *, has_encoder: bool) -> tuple[Cho
         )
     chosen: ChosenMethod = "encoder" if method == "encoder" or (method == "auto" and has_encoder) else "sgld"
     return chosen, "encoder" if has_encoder and init != "mixture" else "mixture"
+
+
+def choose_pitches(pitches: int | None, method: ChosenMethod, init: ChosenInit, *, several: bool) -> int:
+    """At how many pitches the encoder hears a mixture: by default one, and two where Langevin starts from it.
+
+    Two cost twice the encoder's time, of which Langevin takes ten times more. `several` is `Domain.several_pitches`.
+    Raises DeepsepError for a number that is out of range or does nothing.
+    """
+    heard = method == "encoder" or init == "encoder"
+    if pitches is None:
+        return 2 if several and heard and method == "sgld" else 1
+    low, high = bounds(ranges.Pitches).values()
+    if not low <= pitches <= high:
+        raise DeepsepError(f"pitches must lie between {low:g} and {high:g}, got {pitches}")
+    if not heard:
+        raise DeepsepError("pitches are of the encoder and do nothing without it; leave them out")
+    if pitches > 1 and not several:
+        raise DeepsepError("an encoder of waveform priors hears one pitch; leave pitches out")
+    return pitches

@@ -28,6 +28,7 @@ __all__ = [
     "frame_noise",
     "init",
     "late_iterates",
+    "mirrored_noise",
     "noise_levels",
     "step",
     "window_noise",
@@ -148,3 +149,14 @@ def window_noise(seed: int, chains: Sequence[int], first: Sequence[int], start: 
         frame_noise(seed, chain, at, (k, d, n), start.device) for chain, at in zip(chains, first, strict=True)
     ]
     return lambda number: torch.stack([draw(number) for draw in draws]).to(start)
+
+
+def mirrored_noise(seed: int, chains: Sequence[int], first: Sequence[int], start: Tensor) -> Noise:
+    """`window_noise` for chains in pairs, each with its neighbour's noise of the opposite sign.
+
+    What noise does to one chain of a pair it undoes, to first order, in their mean: antithetic variates
+    (Hammersley and Morton, 1956). Each is a chain like any other.
+    """
+    noise = window_noise(seed, [chain // 2 for chain in chains], first, start)
+    sign = start.new_tensor([-1.0 if chain % 2 else 1.0 for chain in chains])[:, None, None, None]
+    return lambda number: sign * noise(number)

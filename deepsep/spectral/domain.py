@@ -67,6 +67,7 @@ class SpectralDomain:
 
     name: ClassVar[str] = "spectral"
     half: ClassVar[bool] = True
+    several_pitches: ClassVar[bool] = True
     can_contrast: ClassVar[bool] = True
     sigmas: ClassVar[Sequence[float]] = (0.1, 0.3, 1.0)
 

@@ -5,7 +5,7 @@ Shape suffixes: b batch, s draw, k stem, c plane, d band, n frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,6 +23,7 @@ from ..inference.settings import Settings
 from ..progress import part_of
 from .encoder import BandPosterior, UNet, inner, mixture_features
 from .likelihood import BandLikelihood, wiener_gains
+from .pitch import as_higher, as_it_was
 from .spectrum import Spectrum, stereo_power
 
 __all__ = ["SGLD_CONTEXT", "Inference", "stationary_gains"]
@@ -110,7 +111,9 @@ class Inference:
         settings = self.settings
         if settings.method == "sgld":
             chains = settings.draws if settings.draws > 1 else settings.sgld.chains
-            yield from ((chain, self.whole(gains)) for chain, gains in self.chain_draws(chains))
+            yield from (
+                (chain, self.whole(gains)) for chain, gains in self.chain_draws(chains, sgld.window_noise)
+            )
             return
         q = self.encode()
         mean = q.mean(self.power_bdn, self.spectrum)
@@ -124,7 +127,7 @@ class Inference:
         if self.settings.method == "encoder":
             return self.encoder_gains(self.tell)
         total = torch.zeros(())
-        for _, gains in self.chain_draws(self.settings.sgld.chains):
+        for _, gains in self.chain_draws(self.settings.sgld.chains, sgld.mirrored_noise):
             total = total.to(gains) + gains
         return self.whole(total / total.sum(1, keepdim=True))
 
@@ -146,8 +149,21 @@ class Inference:
             self.on_part(share)
 
     def encode(self, on_part: OnPart | None = None) -> BandPosterior:
-        """Run the encoder: on a CPU a window at a time, which is as fast and holds less."""
-        features = mixture_features(self.planes_bcdn, self.spectrum)
+        """Run the encoder: the mean of the q that it finds at each pitch."""
+        pitches, config = self.settings.pitches, self.spectrum.config
+        if pitches == 1:
+            return self.encode_planes(self.planes_bcdn, on_part)
+        gains, log_std = [], []
+        for number in range(pitches):
+            planes = as_higher(self.planes_bcdn, config, number)
+            q = self.encode_planes(planes, part_of(number, pitches, on_part))
+            gains.append(as_it_was(q.log_gain.exp(), config, number))
+            log_std.append(as_it_was(q.log_std, config, number))
+        return BandPosterior(torch.stack(gains).mean(0).log(), torch.stack(log_std).mean(0))
+
+    def encode_planes(self, planes_bcdn: Tensor, on_part: OnPart | None) -> BandPosterior:
+        """Run the encoder on bands: on a CPU a window at a time, which is as fast and holds less."""
+        features = mixture_features(planes_bcdn, self.spectrum)
         rows = 1 if features.device.type == "cpu" else len(features)
         unet = cast(UNet, self.model.encoder)
         found = []
@@ -168,8 +184,10 @@ class Inference:
         stationary = stationary_gains(list(self.model.priors.values()), self.spectrum)
         return stationary.expand(len(self.planes_bcdn), *stationary.shape[:-1], self.planes_bcdn.shape[-1])
 
-    def chain_draws(self, chains: int) -> Iterator[tuple[int, Tensor]]:
+    def chain_draws(self, chains: int, noise_of: Callable[..., sgld.Noise]) -> Iterator[tuple[int, Tensor]]:
         """Wiener gains (b, k, d, n - 2 unwanted) of every late iterate, with the number of its chain.
+
+        `noise_of` is `window_noise`, for chains independent of one another, or `mirrored_noise`.
 
         A chain that the encoder started is pooled with the encoder's estimate, q^(1 - w) p^w on the gains: each knows
         something that the other does not (docs/experiments.md has what their geometric mean gains).
@@ -191,7 +209,7 @@ class Inference:
             )
             starts = start.repeat(many, 1, 1, 1)
             whose = [chain for chain in group for _ in first]
-            noise = sgld.window_noise(self.settings.seed, whose, first * many, starts)
+            noise = noise_of(self.settings.seed, whose, first * many, starts)
             tell = part_of(number, len(groups), self.on_part)
             for info in sgld.late_iterates(starts, posterior, config, noise, tell):
                 found = wiener_gains(info.denoised, spectrum, config.alpha)

@@ -61,6 +61,7 @@ class WaveformDomain:
 
     name: ClassVar[str] = "waveform"
     half: ClassVar[bool] = False  # samples are predicted to a hundredth, half precision is too coarse
+    several_pitches: ClassVar[bool] = False
     can_contrast: ClassVar[bool] = False
     sigmas: ClassVar[Sequence[float]] = (0.01, 0.129, 1.0)
 
