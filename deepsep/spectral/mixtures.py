@@ -82,7 +82,7 @@ def simulate(
     frames: int,
     batch: int,
     rng: torch.Generator,
-    extra: int = 3,
+    extra: int = 5,
     augment: bool = True,
     sets: Sequence[SetBank] = (),
     set_share: float = 0.0,
@@ -93,7 +93,8 @@ def simulate(
     make another one wide: they are added on the left and subtracted on the right. The rest are second parts of
     sources. Half of the batches mix signals anew that were heard before: other equalisation, levels, signs and
     places. A share `set_share` of the batches has one of the `sets` in both channels, and the sources outside it
-    from `banks`. With `augment` the sounds of half of the draws are played in time with one another (`Beat`).
+    from `banks`. With `augment` the sounds of half of the draws are played in time and in key with one another
+    (`Beat`).
     """
     random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
     length = (frames + 3) * spectrum.hop
