@@ -257,6 +257,17 @@ def test_a_report_lies_beside_the_stems(separate):
         assert word in page
 
 
+def test_a_song_heard_at_two_pitches_says_so_and_has_other_stems_that_add_up(separate):
+    record(Path("song.wav"))
+    found = {}
+    for pitches in ("1", "2"):
+        told = json.loads(separate("song.wav", "--pitches", pitches, "--overwrite", "--json"))
+        assert told["done"][0]["settings"].get("pitches", 1) == int(pitches)
+        found[pitches] = stems_of("out/song")
+        np.testing.assert_allclose(sum(found[pitches]), read(Path("song.wav")), atol=1e-5)
+    assert np.abs(found["1"][0] - found["2"][0]).max() > 1e-4
+
+
 # --- many songs
 
 

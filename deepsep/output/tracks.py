@@ -275,6 +275,8 @@ def used_settings(settings: Settings) -> dict[str, Any]:
     used: dict[str, Any] = {"method": settings.method, "seed": settings.seed, "device": settings.device}
     if settings.draws > 1:
         used["samples"] = settings.draws
+    if settings.pitches > 1:
+        used["pitches"] = settings.pitches
     if settings.method == "sgld":
         used |= {"init": settings.init, **asdict(settings.sgld)}
     return used
