@@ -107,17 +107,10 @@ def evaluate(
     base, others = pin(priors, pairs(prior, "--prior"), offline=offline, quiet=quiet)
     model = api.load_priors(base, others, device=device, offline=offline)
     with as_usage():
-        alone = None if model.encoder is not None else pitches  # an error, where there is none to hear them
-        cold = api.settings_for(
-            model, method="sgld", init="mixture", sgld=options, pitches=alone, device=device
-        )
-        warm = cold.sgld
-        if model.encoder is not None:
-            warm = api.settings_for(
-                model, method="sgld", init="encoder", sgld=options, pitches=pitches, device=device
-            ).sgld
+        cold = api.settings_for(model, method="sgld", init="mixture", sgld=options, device=device)
+        warm = api.settings_for(model, method="sgld", sgld=options, pitches=pitches, device=device)
     how = Evaluation(
-        methods=listed(methods) or (), sgld=cold.sgld, warm=warm, pitches=pitches, seed=seed, device=cold.device,
+        methods=listed(methods) or (), sgld=cold.sgld, warm=warm.sgld, pitches=pitches, seed=seed, device=cold.device,
         seconds=seconds, nmf_data={s: Path(d) for s, d in pairs(nmf_data, "--nmf-data").items()},
     )  # fmt: skip
 

@@ -19,14 +19,11 @@ def chroma(samples_ct: np.ndarray, rate: int, hop: int) -> np.ndarray:
     As a share of all that sounds, so that drums and noise have little of any. Bartsch and Wakefield, 2001.
     """
     mono = np.pad(samples_ct.mean(0), (hop // 2, hop // 2 + hop))
-    whole = (len(mono) - hop) // hop
-    frames = np.stack(
-        [mono[: whole * hop].reshape(whole, hop), mono[hop:][: whole * hop].reshape(whole, hop)], 1
-    )
+    frames = np.lib.stride_tricks.sliding_window_view(mono, 2 * hop)[::hop]
     window = np.hanning(2 * hop + 1)[:-1]
     frequency = np.fft.rfftfreq(2 * hop, 1 / rate)
     heard = (frequency >= LOWEST) & (frequency <= HIGHEST)
-    magnitude_mf = np.abs(np.fft.rfft(frames.reshape(whole, -1) * window)[:, heard])
+    magnitude_mf = np.abs(np.fft.rfft(frames * window)[:, heard])
     # each bin belongs to the two classes nearest to it
     place_f = CLASSES * np.log2(frequency[heard] / LOWEST) % CLASSES
     distance_fp = np.abs((place_f[:, None] - np.arange(CLASSES) + CLASSES / 2) % CLASSES - CLASSES / 2)

@@ -44,7 +44,7 @@ def pitch_maps(config: SpectrumConfig, number: int, device: torch.device) -> tup
     edges[-1] /= STEP**number  # what lies above the highest band counts as in it
     higher = edges * STEP**number
     higher[-1] = edges[-1]
-    overlap_ed = np.minimum(higher[1:, None], edges[1:]) - np.maximum(higher[:-1, None], edges[:-1])
-    overlap_ed = overlap_ed.clip(0)
-    maps = overlap_ed / overlap_ed.sum(1, keepdims=True), overlap_ed.T / overlap_ed.T.sum(1, keepdims=True)
-    return tuple(torch.from_numpy(part).float().to(device) for part in maps)  # type: ignore[return-value]
+    overlap = np.minimum(higher[1:, None], edges[1:]) - np.maximum(higher[:-1, None], edges[:-1])
+    overlap_ed = torch.from_numpy(overlap.clip(0))
+    higher_ed, back_de = overlap_ed / overlap_ed.sum(1)[:, None], overlap_ed.T / overlap_ed.sum(0)[:, None]
+    return higher_ed.float().to(device), back_de.float().to(device)
