@@ -14,6 +14,7 @@ from deepsep.progress import Listener
 from deepsep.recordings.banks import Bank, SampleBank
 from deepsep.recordings.files import find_audio
 from deepsep.spectral.mixtures import (
+    central_shares,
     gram_sums,
     master,
     mixtures,
@@ -260,9 +261,9 @@ def test_sets_of_all_sources_are_never_drawn_unless_asked_for(folders, tmp_path)
 
 def test_the_level_beside_a_set_is_that_of_a_singer():
     """Around 5 dB below it, silent a third of the time; the set itself is kept as it is, or absent."""
-    gains = set_gains(np.array([0, 0, 1, 1]), np.arange(4), 3, 4000, np.random.default_rng(0)).astype(
-        np.float64
-    )
+    gains = set_gains(
+        np.array([0, 0, 1, 1]), np.arange(4), np.full(3, 0.5), 4000, np.random.default_rng(0)
+    ).astype(np.float64)
     voice = np.square(gains[:, :, 0]).mean(1)
     assert 0.3 < (voice == 0).mean() < 0.4
     assert -6 < np.median(10 * np.log10(voice[voice > 0])) < -4
@@ -360,12 +361,23 @@ def test_mixtures_of_one_signal_are_that_signal():
 
 def test_gains_pan_without_changing_power_and_leave_some_sources_out():
     source = np.array([0, 1, 2, 1])
-    gains = random_gains(source, np.arange(4), 3, 4000, np.random.default_rng(0))
+    gains = random_gains(source, np.arange(4), np.full(3, 0.5), 4000, np.random.default_rng(0))
     assert gains.shape == (4000, 2, 4) and np.isfinite(gains).all()
     assert 0.05 < (gains[:, :, 0] == 0).all(1).mean() < 0.2
     assert (gains < 0).any() and (gains[:, 0] > 0).any()
     mono = np.isclose(gains[:, 0], gains[:, 1]).all(1).mean()
     assert 0.2 < mono < 0.6
+
+
+def test_singers_drums_and_basses_stand_in_the_middle_and_what_comes_to_them_anywhere():
+    central_k = np.array(central_shares(["vocals", "cello", "bass"]))
+    source = np.array([0, 1, 2, 0, 2])
+    gains = random_gains(source, np.arange(5), central_k, 4000, np.random.default_rng(0))
+    panned = gains[~np.isclose(gains[:, 0], gains[:, 1]).all(1)]  # not of a mono song
+    heard = (panned != 0).any(1)
+    middle = [np.isclose(*panned[heard[:, i]][:, :, i].T).mean() for i in range(5)]
+    assert middle[0] > 0.75 and middle[2] > 0.85
+    assert all(0.2 < middle[i] < 0.5 for i in (1, 3, 4))
 
 
 def test_signals_are_made_wide_by_others_of_their_source():

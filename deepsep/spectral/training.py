@@ -25,7 +25,7 @@ from .calibration import best_gains, loud, spread_scale
 from .encoder import BandPosterior, UNet, gain_spread, mixture_features
 from .infer import stationary_gains
 from .losses import contrast_loss, elbo, mixture_sdr, sleep_loss
-from .mixtures import Mixtures, concatenate, simulate
+from .mixtures import Mixtures, central_shares, concatenate, simulate
 from .remix import remix
 from .songs import song_batches
 from .spectrum import Spectrum, spectrum_at, stereo_power
@@ -47,11 +47,12 @@ class Simulation:
     batch: int  # mixtures of the same stretches of sound
     sets: Sequence[SetBank] = ()
     set_share: float = 0.0
+    central: Sequence[float] | None = None
 
     def __call__(self, rng: torch.Generator) -> Iterator[Mixtures]:
         return simulate(
             self.banks, Spectrum(self.spectrum), frames=self.frames, batch=self.batch, rng=rng,
-            sets=self.sets, set_share=self.set_share,
+            sets=self.sets, set_share=self.set_share, central=self.central,
         )  # fmt: skip
 
 
@@ -100,7 +101,10 @@ def mixture_batches(
 ) -> Iterator[Mixtures]:
     """Endless batches of simulated mixtures; those of a resumed run are others than before."""
     seed = int(torch.randint(2**31, (1,), generator=run.rng)) + run.steps_before
-    make = Simulation(banks, model.domain.spectrum, frames, mixtures_a_draw(training), sets, set_share)
+    central = central_shares(model.sources)
+    make = Simulation(
+        banks, model.domain.spectrum, frames, mixtures_a_draw(training), sets, set_share, central
+    )
     drawn = simulate_in_workers(make, seed, workers=training.workers, draws=training.draws)
     return (concatenate(batches) for batches in drawn)
 
