@@ -53,7 +53,8 @@ def test_uncertainty_comes_with_the_stems_it_is_about(priors, method):
 def test_draws_sample_the_posterior_itself(priors):
     samples = noise(6000)
     hot, cold = (
-        deepsep.SpectralSgldConfig(temperature=t, pool=1.0, alpha=2.0, steps=2, average=8) for t in (1.0, 0.5)
+        deepsep.SpectralSgldConfig(temperature=t, likelihood=1.0, pool=1.0, alpha=2.0, steps=2, average=8)
+        for t in (1.0, 0.5)
     )
     usual, same, other = (
         deepsep.separate(samples, RATE, priors=priors, method="sgld", draws=2, sgld=sgld)["bass"]

@@ -77,9 +77,10 @@ class SpectralSgldConfig(SgldConfig):
 
     steps: SgldSteps = 1
     temperature: Temperature = 0.2
+    likelihood: Weight = 1.25
     chains: Chains = 2
     average: Iterates = 5
-    alpha: Exponent = 1.0  # exponent of the magnitudes whose ratios are the gains; 2 is Wiener's
+    alpha: Exponent = 1.1  # exponent of the magnitudes whose ratios are the gains; 2 is Wiener's
     pool: Share = 0.4  # weight of a chain that the encoder started, against the encoder's own estimate
     largest: Weight = 1.0  # move of any coordinate of x in one step
 
@@ -87,11 +88,14 @@ class SpectralSgldConfig(SgldConfig):
     def default(
         cls, *, draws: bool = False, uncertainty: bool = False, from_encoder: bool = False
     ) -> SpectralSgldConfig:
-        """The settings for a task: draws and their spread need samples of the posterior itself, so longer chains."""
+        """The settings for a task: draws and their spread need samples of the posterior itself, so longer chains.
+
+        From an encoder's estimate the sources' powers are surer, and are shared out more sharply.
+        """
         if not (draws or uncertainty):
-            return cls()
+            return cls(alpha=1.4) if from_encoder else cls()
         chains = SURE_CHAINS if uncertainty else 1
-        return cls(temperature=1.0, pool=1.0, alpha=2.0, steps=2, average=8, chains=chains)
+        return cls(temperature=1.0, likelihood=1.0, pool=1.0, alpha=2.0, steps=2, average=8, chains=chains)
 
     def largest_move(self, sigma: float) -> float:
         """The same at every noise level."""
