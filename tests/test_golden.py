@@ -154,11 +154,8 @@ def compute(folder):
     found["bands sgld by default"] = kept(api.separate(mix, RATE, **{**common, **warm}))
     found["bands sgld draws"] = kept(api.separate(mix, RATE, **common, method="sgld", draws=2, pitches=1))
     found["bands encoder draws"] = kept(api.separate(mix, RATE, **common, method="encoder", draws=2))
-    short = {
-        "levels": 3,
-        "steps": 1,
-        "average": 3,
-    }  # of long chains the squares differ by 1e-3 between processors
+    # of long chains the squares differ by 1e-3 between processors
+    short = {"levels": 3, "steps": 1, "average": 3}
     for method, options in (("encoder", {}), ("sgld", {"sgld": short})):
         heard = []
         stems = api.separate(

@@ -193,6 +193,11 @@ def central_shares(sources: Sequence[str]) -> list[float]:
     return [CENTRAL.get(source, ANYWHERE) for source in sources]
 
 
+def is_first(source_g: np.ndarray) -> np.ndarray:
+    """Whether a signal is the first of its source: (g,)."""
+    return np.isin(np.arange(len(source_g)), np.unique(source_g, return_index=True)[1])
+
+
 def random_gains(
     source: np.ndarray, middle: np.ndarray, central_k: np.ndarray, batch: int, random: np.random.Generator
 ) -> np.ndarray:
@@ -208,8 +213,7 @@ def random_gains(
     own = 10 ** (random.normal(0, 2, (batch, g)) / 20) * random.choice([-1.0, 1.0], (batch, g))
     extra = np.arange(g) >= stems  # a second part of a source: another voice, a double
     own *= np.where(extra, random.random((batch, g)) < 0.6, True)
-    first = np.isin(np.arange(g), np.unique(source, return_index=True)[1])
-    central = np.where(first, central_k[source], ANYWHERE)
+    central = np.where(is_first(source), central_k[source], ANYWHERE)
     pan = np.where(random.random((batch, g)) < central, 0, random.uniform(-0.9, 0.9, (batch, g)))
     pan = np.where(random.random((batch, 1)) < 0.3, 0, pan)  # mono songs
     angle = (pan + 1) * np.pi / 4
@@ -246,9 +250,7 @@ def set_gains(
     level *= random.random((batch, len(central_k))) > 0.25
     power = np.square(gains[:, :, :-2]).mean(1, keepdims=True)
     place = gains[:, :, :-2] / np.sqrt(np.where(power > 0, power, 1))
-    second = np.where(
-        np.arange(g - 2) >= len(set(outside.tolist())), random.random((batch, g - 2)) < 0.3, True
-    )
+    second = np.where(is_first(outside), True, random.random((batch, g - 2)) < 0.3)
     gains[:, :, :-2] = place * (level[:, outside] * second)[:, None]
     swap = random.random(batch) < 0.5
     sign = random.choice([-1.0, 1.0], batch)
